@@ -1,0 +1,120 @@
+"""Datasets that fit into memory: ``npz:FILE`` and the embedded ``digits``."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from zcpt_jax.data._augment import crop_and_flip, fit
+from zcpt_jax.data._dataset import Dataset
+from zcpt_jax.types import InputError
+
+
+class ArraySource:
+    """Images ``[N, H, W, 3]`` uint8 and labels ``[N]`` in memory."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Takes the arrays as they are."""
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """One image and its label."""
+        return self.images[index], int(self.labels[index])
+
+
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 ``[..., 3]``, in [0, 1]."""
+    flat = images.reshape(-1, 3) / 255
+    std = np.maximum(flat.std(axis=0), 1e-3)
+    return [float(v) for v in flat.mean(axis=0)], [float(v) for v in std]
+
+
+def load_digits(image_size: int) -> Dataset:
+    """The 1,797 handwritten digits that scikit-learn carries, 8x8 pixels each.
+
+    They are enlarged to ``image_size`` and shown on three channels; no flips.
+    """
+    from sklearn.datasets import load_digits as load
+
+    digits = load()
+    small = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.stack([fit(np.stack([d] * 3, axis=-1), image_size) for d in small])
+    mean, std = channel_statistics(images)
+    source = ArraySource(images, digits.target)
+    augment = crop_and_flip(image_size, flip=False)
+    return Dataset("digits", source, 10, image_size, mean, std, augment)
+
+
+def load_npz(path: str, image_size: int) -> Dataset:
+    """``npz:FILE``: arrays ``images`` and ``labels``.
+
+    Args:
+      path: a NumPy archive with ``images`` ``[N, H, W]``, ``[N, H, W, 1]`` or
+        ``[N, H, W, 3]``, uint8 (or floats in [0, 1]), and integer ``labels`` ``[N]``.
+      image_size: images are resized to it.
+
+    Raises:
+      InputError: if the file is missing, damaged or holds something else.
+    """
+    images, labels = _read_npz(path)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+        raise InputError(
+            f"{path}: 'images' must be [N, H, W], [N, H, W, 1] or [N, H, W, 3], "
+            f"got {list(images.shape)}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: 'labels' must be {len(images)} integers, got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if images.dtype != np.uint8:
+        if images.dtype.kind != "f" or not (0 <= images.min() and images.max() <= 1):
+            raise InputError(
+                f"{path}: 'images' must be uint8, or floats in [0, 1]; got "
+                f"{images.dtype} from {images.min()} to {images.max()}"
+            )
+        images = np.round(images * 255).astype(np.uint8)
+    images = np.broadcast_to(images, (*images.shape[:3], 3))
+    classes = np.unique(labels)
+    if len(classes) < 2 or classes[0] < 0:
+        raise InputError(
+            f"{path}: 'labels' must hold at least two classes, counted from 0; "
+            f"got {classes[:10].tolist()}"
+        )
+    mean, std = channel_statistics(images)
+    return Dataset(
+        f"npz:{path}",
+        ArraySource(images, labels),
+        int(classes[-1]) + 1,
+        image_size,
+        mean,
+        std,
+        crop_and_flip(image_size),
+    )
+
+
+def _read_npz(path: str) -> tuple[np.ndarray, np.ndarray]:
+    if not Path(path).is_file():
+        raise InputError(f"npz dataset {path} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = {"images", "labels"} - set(archive.files)
+            if missing:
+                raise InputError(
+                    f"{path} has no array {' and no array '.join(sorted(missing))}; it "
+                    f"has {sorted(archive.files)}. Save it with np.savez(FILE, "
+                    "images=..., labels=...)"
+                )
+            return archive["images"], archive["labels"]
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a readable .npz archive ({error}); it may be cut off"
+        ) from error

@@ -1,0 +1,109 @@
+"""Random crops, flips and colours, on uint8 images ``[H, W, 3]`` on the host."""
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from zcpt_jax.data._dataset import Augment
+
+
+def crop_and_flip(size: int, flip: bool = True) -> Augment:
+    """Fits the image, pads it by an eighth, crops at random, mirrors every other one.
+
+    The padding is 4 pixels at size 32 (CIFAR, SVHN) and 2 at size 16 (ImageNet16), as
+    in the published code.
+
+    Args:
+      size: height and width of the result.
+      flip: whether to mirror; not for characters.
+    """
+    pad = size // 8
+
+    def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        image = np.pad(fit(image, size), ((pad, pad), (pad, pad), (0, 0)))
+        top, left, mirror = rng.integers([2 * pad + 1, 2 * pad + 1, 2])
+        image = image[top : top + size, left : left + size]
+        return image[:, ::-1] if flip and mirror else image
+
+    return augment
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes the short side to ``size`` and cuts out the centre."""
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    scale = size / min(height, width)
+    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    resized = np.asarray(
+        Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)
+    )
+    top, left = (shape[1] - size) // 2, (shape[0] - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def resized_crop_flip_jitter(size: int) -> Augment:
+    """The ImageNet recipe: RandomResizedCrop, flip, colour jitter (.4, .4, .4, .2)."""
+
+    def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        box = random_box(rng, image.shape[1], image.shape[0])
+        picture = Image.fromarray(image).resize(
+            (size, size), Image.Resampling.BILINEAR, box=box
+        )
+        if rng.integers(2):
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(jitter_colours(rng, picture))
+
+    return augment
+
+
+def random_box(
+    rng: np.random.Generator, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """A box of 8 to 100 % of the area and of ratio 3/4 to 4/3 (Szegedy et al. 2015).
+
+    After ten boxes that do not fit, the largest centred box of an allowed ratio.
+
+    Returns:
+      ``(left, top, right, bottom)`` in pixels.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            left = rng.integers(width - w + 1)
+            top = rng.integers(height - h + 1)
+            return (left, top, left + w, top + h)
+    w = min(width, round(height * 4 / 3))
+    h = min(height, round(width * 4 / 3))
+    left, top = (width - w) / 2, (height - h) / 2
+    return (left, top, left + w, top + h)
+
+
+def jitter_colours(
+    rng: np.random.Generator,
+    picture: Image.Image,
+    strength: float = 0.4,
+    hue: float = 0.2,
+) -> Image.Image:
+    """Changes brightness, contrast, saturation and hue, in random order.
+
+    Args:
+      rng: consumed.
+      picture: RGB.
+      strength: the first three are scaled by a factor in ``1 +- strength``.
+      hue: the hue is turned by up to this fraction of the circle either way.
+    """
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    factors = rng.uniform(1 - strength, 1 + strength, len(enhancers))
+    turn = round(rng.uniform(-hue, hue) * 255)
+    for step in rng.permutation(4):
+        if step == 3:
+            h, s, v = picture.convert("HSV").split()
+            h = Image.fromarray(
+                np.asarray(h) + np.array(turn, np.int16).astype(np.uint8)
+            )
+            picture = Image.merge("HSV", (h, s, v)).convert("RGB")
+        else:
+            picture = enhancers[step](picture).enhance(float(factors[step]))
+    return picture

@@ -1,0 +1,82 @@
+"""A dataset as the search sees it: minibatches drawn by an explicit generator."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from zcpt_jax.types import Batch, InputError
+
+Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+"""uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``."""
+
+
+class Source(Protocol):
+    """Images by index."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """One image, uint8 ``[H, W, 3]``, and its label."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, and how they become minibatches.
+
+    Attributes:
+      name: what flags call it.
+      source: the images.
+      num_classes: number of labels.
+      image_size: height and width of a batch's images.
+      mean: of each channel, images being in [0, 1].
+      std: of each channel.
+      augment: the random crop, flip, ... to ``image_size``.
+    """
+
+    name: str
+    source: Source
+    num_classes: int
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    augment: Augment
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)`` of a batch's images."""
+        return (self.image_size, self.image_size, 3)
+
+    def check_batch_size(self, size: int) -> None:
+        """Raises InputError unless a minibatch of that size can be drawn."""
+        if not 1 <= size <= len(self.source):
+            raise InputError(
+                f"batch_size must be from 1 to {len(self.source)}, the number of "
+                f"images of {self.name} that the search draws from; got {size}"
+            )
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Draws a minibatch of distinct images, augmented and normalised.
+
+        Args:
+          rng: the source of all randomness; consumed.
+          size: B, at most the number of images.
+
+        Returns:
+          float32 ``[B, image_size, image_size, 3]`` and int32 ``[B]``.
+        """
+        self.check_batch_size(size)
+        images = np.empty((size, *self.image_shape), np.float32)
+        labels = np.empty(size, np.int32)
+        chosen = rng.choice(len(self.source), size, replace=False)
+        for row, index in enumerate(chosen):
+            image, labels[row] = self.source.read(int(index))
+            images[row] = self.augment(rng, image)
+        images /= 255
+        images -= np.asarray(self.mean, np.float32)
+        images /= np.asarray(self.std, np.float32)
+        return Batch(images, labels)

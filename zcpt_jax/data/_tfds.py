@@ -1,0 +1,186 @@
+"""TensorFlow Datasets in array_record form, read without TensorFlow."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from zcpt_jax.data._augment import crop_and_flip, resized_crop_flip_jitter
+from zcpt_jax.data._dataset import Augment, Dataset
+from zcpt_jax.types import InputError
+
+
+@dataclass(frozen=True)
+class TfdsSpec:
+    """What is known of a dataset before it is opened.
+
+    Attributes:
+      builder: its name in TFDS, configuration included.
+      split: the images a search draws from. The published search sees the first half
+        of the training images where a space is searched on small images.
+      num_classes: number of labels; images of later labels are left out.
+      image_size: height and width by default.
+      mean: of each channel.
+      std: of each channel.
+      augment: image size to augmentation.
+    """
+
+    builder: str
+    split: str
+    num_classes: int
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    augment: Callable[[int], Augment] = crop_and_flip
+
+
+# Means and standard deviations are those of the published code.
+TFDS: dict[str, TfdsSpec] = {
+    "cifar10": TfdsSpec(
+        "cifar10",
+        "train[:50%]",
+        10,
+        32,
+        (0.49139968, 0.48215827, 0.44653124),
+        (0.24703233, 0.24348505, 0.26158768),
+    ),
+    "cifar100": TfdsSpec(
+        "cifar100",
+        "train[:50%]",
+        100,
+        32,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+    ),
+    "svhn_cropped": TfdsSpec(
+        "svhn_cropped",
+        "train[:50%]",
+        10,
+        32,
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+    ),
+    "imagenet16_120": TfdsSpec(
+        "imagenet_resized/16x16",
+        "train[:50%]",
+        120,
+        16,
+        (122.68 / 255, 116.66 / 255, 104.01 / 255),
+        (63.22 / 255, 61.26 / 255, 65.09 / 255),
+    ),
+    "imagenet2012": TfdsSpec(
+        "imagenet2012",
+        "train",
+        1000,
+        224,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        resized_crop_flip_jitter,
+    ),
+}
+"""The TFDS datasets that the search knows by name."""
+
+
+class TfdsSource:
+    """A random-access TFDS split, optionally only some of its rows.
+
+    Images are decoded with Pillow, so that they are the same on every machine,
+    whether or not OpenCV is installed.
+    """
+
+    def __init__(self, name: str, source: Any, rows: np.ndarray | None = None) -> None:
+        """Takes a TFDS data source that skips image decoding."""
+        self.name, self.source, self.rows = name, source, rows
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.source) if self.rows is None else len(self.rows)
+
+    def label(self, row: int) -> int:
+        """The label of a row of the split, its image not decoded."""
+        return int(self._record(row)["label"])
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """One image and its label.
+
+        Raises:
+          InputError: if the record cannot be read or decoded.
+        """
+        row = index if self.rows is None else int(self.rows[index])
+        record = self._record(row)
+        try:
+            with Image.open(io.BytesIO(record["image"])) as picture:
+                return np.asarray(picture.convert("RGB")), int(record["label"])
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise self._damaged(row, error) from error
+
+    def _record(self, row: int) -> Any:
+        try:
+            return self.source[row]
+        except Exception as error:  # the C++ reader has no common base class
+            raise self._damaged(row, error) from error
+
+    def _damaged(self, row: int, error: Exception) -> InputError:
+        return InputError(
+            f"record {row} of {self.name} cannot be read "
+            f"({type(error).__name__}: {error}); its files are damaged or cut off, "
+            "prepare the dataset again"
+        )
+
+
+def load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
+    """A dataset of :data:`TFDS`.
+
+    Args:
+      name: a key of :data:`TFDS`.
+      data_dir: where TFDS keeps its datasets; its default if None.
+      image_size: height and width, the dataset's default if None.
+
+    Raises:
+      InputError: if it has not been prepared there, with the command that does it.
+    """
+    spec = TFDS[name]
+    size = image_size or spec.image_size
+    source = TfdsSource(name, _open(name, spec, data_dir))
+    if spec.builder.startswith("imagenet_resized"):
+        labels = np.array([source.label(row) for row in range(len(source))])
+        source.rows = np.flatnonzero(labels < spec.num_classes)
+    return Dataset(
+        name, source, spec.num_classes, size, spec.mean, spec.std, spec.augment(size)
+    )
+
+
+def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    where = data_dir or str(Path(tfds.core.constants.DATA_DIR))
+    prepare = (
+        f"prepare it with: python launch/prepare_data.py --dataset={name} "
+        f"--data_dir={where}"
+    )
+    try:
+        builder = tfds.builder(spec.builder, data_dir=where)
+        found = Path(builder.data_path, "dataset_info.json").is_file()
+    except Exception as error:  # TFDS has no common base class for its errors
+        raise InputError(
+            f"dataset {name} cannot be opened in {where} "
+            f"({type(error).__name__}: {error}); {prepare}"
+        ) from error
+    if not found:
+        raise InputError(f"dataset {name} is not in {where}; {prepare}")
+    try:
+        skip = {"image": tfds.decode.SkipDecoding()}
+        source = builder.as_data_source(split=spec.split, decoders=skip)
+        for row in (0, len(source) - 1):  # opens the first and the last file
+            source[row]
+    except Exception as error:
+        raise InputError(
+            f"dataset {name} in {builder.data_path} is damaged or cut off, or not in "
+            f"array_record form ({type(error).__name__}: {error}); delete that folder "
+            f"and {prepare}"
+        ) from error
+    return source

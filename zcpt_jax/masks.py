@@ -1,0 +1,151 @@
+"""Mask algebra: pure functions on operation weights.
+
+A mask is a mapping from group to an array ``[E, O]`` of operation weights. An
+undecided edge holds ``1/O`` in every entry, a decided edge is one-hot, and removing
+an operation sets its entry to zero and leaves the others as they are, without
+renormalising (Xiang et al. 2023, section 4.1, and the authors' published code).
+
+The functions run on the host, on NumPy arrays: they are the bookkeeping of a search,
+not part of the traced computation.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zcpt_jax.types import Decision, InputError, Masks
+
+
+def undecided(edges: int, ops: int) -> np.ndarray:
+    """Uniform operation weights.
+
+    The published supernets use the softmax of 1e-3 * N(0, 1), which is 1/O to three
+    digits; we use 1/O exactly.
+
+    Args:
+      edges: number of edges E.
+      ops: number of candidate operations O of each edge.
+
+    Returns:
+      float32 ``[E, O]``, every entry ``1/O``.
+    """
+    return np.full((edges, ops), 1.0 / ops, np.float32)
+
+
+def edge_decisions(
+    group: str, edges: Sequence[str], ops: Sequence[str]
+) -> tuple[Decision, ...]:
+    """The decisions "which one operation stays on this edge" of a mask group.
+
+    Args:
+      group: name of the mask group.
+      edges: names of its E edges.
+      ops: names of the O candidate operations, the same on every edge.
+
+    Returns:
+      One decision an edge, in the order of ``edges``.
+    """
+    decisions = []
+    for row, edge in enumerate(edges):
+        region = np.zeros((len(ops), len(edges), len(ops)), bool)
+        region[np.arange(len(ops)), row, np.arange(len(ops))] = True
+        decisions.append(Decision(edge, tuple(ops), {group: region}))
+    return tuple(decisions)
+
+
+def removals(masks: Masks, decision: Decision) -> Masks:
+    """The masks with each candidate of a decision removed in turn.
+
+    Args:
+      masks: group to ``[E, O]``.
+      decision: the decision whose O candidates are perturbed.
+
+    Returns:
+      group to ``[O, E, O]``; entry ``o`` is the mask without candidate ``o``.
+    """
+    count = len(decision.candidates)
+
+    def remove(group: str, weights: np.ndarray) -> np.ndarray:
+        stacked = np.repeat(np.asarray(weights)[None], count, axis=0)
+        region = decision.regions.get(group)
+        return stacked if region is None else np.where(region, 0, stacked)
+
+    return {group: remove(group, weights) for group, weights in masks.items()}
+
+
+def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
+    """The masks after a decision.
+
+    Entries of the candidates that go are set to zero; entries of those that stay and
+    are in use are set to one.
+
+    Args:
+      masks: group to ``[E, O]``.
+      decision: the decision taken.
+      kept: indices of the candidates that stay.
+
+    Returns:
+      group to ``[E, O]``, new arrays.
+
+    Raises:
+      InputError: if ``kept`` names a candidate that does not exist, or their number
+        is not ``decision.keep``.
+    """
+    count = len(decision.candidates)
+    if len(set(kept)) != decision.keep or not set(kept) <= set(range(count)):
+        raise InputError(
+            f"decision {decision.name!r} keeps {decision.keep} of the candidates "
+            f"0..{count - 1}, got {list(kept)}"
+        )
+    result = {}
+    for group, weights in masks.items():
+        weights = np.asarray(weights)
+        region = decision.regions.get(group)
+        if region is not None:
+            stays = region[list(kept)].any(axis=0)
+            goes = region.any(axis=0) & ~stays
+            weights = np.where(goes, 0, np.where(stays & (weights != 0), 1, weights))
+        result[group] = weights.astype(np.float32)
+    return result
+
+
+def stack(many: Sequence[Masks]) -> Masks:
+    """Concatenates stacks of masks ``[K_i, ...]`` to one ``[sum K_i, ...]``."""
+    return {group: np.concatenate([m[group] for m in many]) for group in many[0]}
+
+
+def one_hot(choices: np.ndarray, ops: int) -> np.ndarray:
+    """The decided mask of one operation an edge.
+
+    Args:
+      choices: int ``[E]``, the index of the operation on each edge.
+      ops: number of candidate operations O.
+
+    Returns:
+      float32 ``[E, O]``.
+    """
+    return np.eye(ops, dtype=np.float32)[np.asarray(choices)]
+
+
+def chosen(weights: np.ndarray, group: str) -> np.ndarray:
+    """The operation on each edge of a fully decided mask.
+
+    Args:
+      weights: ``[E, O]``.
+      group: the group's name, for the message.
+
+    Returns:
+      int ``[E]``.
+
+    Raises:
+      InputError: if an edge is not one-hot.
+    """
+    weights = np.asarray(weights)
+    decided = (np.count_nonzero(weights, axis=-1) == 1) & (weights.max(-1) == 1)
+    if not decided.all():
+        row = int(np.flatnonzero(~decided)[0])
+        raise InputError(
+            f"edge {row} of mask group {group!r} is not decided: {weights[row]}; "
+            "a genotype needs exactly one operation of weight 1 on every edge"
+        )
+    return weights.argmax(axis=-1)

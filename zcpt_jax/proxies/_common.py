@@ -1,0 +1,60 @@
+"""What several proxies share: the loss, gradients of weights, the positive network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zcpt_jax import taps
+from zcpt_jax.types import ApplyFn, Batch, Norm, Variables
+
+Kernels = Mapping[taps.Path, jax.Array]
+
+
+def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
+    """Mean cross-entropy of logits ``[B, classes]`` and integer labels ``[B]``."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
+def loss_of_kernels(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    batch: Batch,
+    masks: Any,
+    norm: Norm = "batch",
+) -> Any:
+    """The loss of one batch as a function of the kernels alone."""
+
+    def loss(kernels: Kernels) -> jax.Array:
+        logits = taps.forward(
+            apply_fn,
+            taps.with_kernels(variables, kernels),
+            batch.images,
+            masks,
+            norm=norm,
+        )
+        return cross_entropy(logits, batch.labels)
+
+    return loss
+
+
+def kernel_gradients(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> tuple[Kernels, Kernels]:
+    """Kernels W and dL/dW, with BatchNorm on the statistics of the batch."""
+    kernels = taps.kernels(variables)
+    loss = loss_of_kernels(apply_fn, variables, batch, masks)
+    return kernels, jax.grad(loss)(kernels)
+
+
+def positive_inputs(variables: Variables, batch: Batch) -> tuple[Variables, jax.Array]:
+    """Absolute weights and one image of ones: the network of path weights.
+
+    With BatchNorm skipped every unit is then a sum of non-negative terms, and the sum
+    of the logits is the total weight of all paths (Tanaka et al. 2020, section 5).
+    """
+    images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
+    return jax.tree.map(jnp.abs, variables), images

@@ -1,0 +1,74 @@
+"""Fisher: how much the loss depends on each channel."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax import taps
+from zcpt_jax.proxies._common import cross_entropy
+from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
+
+
+def fisher(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """sum over output channels k of 0.5 * mean_n g_nk^2, once per weight of k.
+
+    With ``a`` the output of a convolution or linear layer and ``d = dL/da``,
+    ``g_nk`` is the sum of ``a * d`` over the positions of channel ``k`` (Turner et al.
+    2020, equation 3; Abdelfattah et al. 2021 give each weight its channel's value).
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``.
+      masks: operation weights.
+
+    Returns:
+      A scalar, non-negative.
+    """
+    kernels = taps.kernels(variables)
+    layers: list[tuple[taps.Path, tuple[int, ...]]] = []
+
+    def look(path: taps.Path, out: jax.Array) -> jax.Array:
+        layers.append((path, out.shape))
+        return out
+
+    def run(on_layer: taps.LayerTap) -> jax.Array:
+        return taps.forward(
+            apply_fn, variables, batch.images, masks, norm="batch", on_layer=on_layer
+        )
+
+    jax.eval_shape(lambda: run(look))
+
+    def loss(shifts: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
+        outputs: list[jax.Array] = []
+
+        def shift(path: taps.Path, out: jax.Array) -> jax.Array:
+            del path
+            outputs.append(out)
+            return out + shifts[len(outputs) - 1]
+
+        return cross_entropy(run(shift), batch.labels), outputs
+
+    shifts = [jnp.zeros(shape) for _, shape in layers]
+    grads, outputs = jax.grad(loss, has_aux=True)(shifts)
+    total = []
+    for (path, shape), a, d in zip(layers, outputs, grads, strict=True):
+        by_channel = (a * d).sum(axis=tuple(range(1, len(shape) - 1)))
+        weights = kernels[path].size / kernels[path].shape[-1]
+        total.append(0.5 * jnp.square(by_channel).mean(axis=0).sum() * weights)
+    return jnp.stack(total).sum()
+
+
+FISHER = Proxy(
+    name="fisher",
+    score=fisher,
+    norm="batch",
+    needs_labels=True,
+    data_free=False,
+    weight_gradients=False,
+    range="non-negative",
+    reference="Turner et al., BlockSwap, ICLR 2020; Abdelfattah et al., ICLR 2021",
+)

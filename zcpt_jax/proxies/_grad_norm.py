@@ -1,0 +1,41 @@
+"""grad_norm: the size of the loss gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax.proxies._common import kernel_gradients
+from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
+
+
+def grad_norm(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """sum over layers of ||dL/dW||_2.
+
+    Abdelfattah et al. 2021, section 3.2: a Euclidean norm a layer, then the sum.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``.
+      masks: operation weights.
+
+    Returns:
+      A scalar.
+    """
+    kernels, grads = kernel_gradients(apply_fn, variables, batch, masks)
+    return jnp.stack([jnp.linalg.norm(grads[path]) for path in kernels]).sum()
+
+
+GRAD_NORM = Proxy(
+    name="grad_norm",
+    score=grad_norm,
+    norm="batch",
+    needs_labels=True,
+    data_free=False,
+    weight_gradients=True,
+    range="non-negative",
+    reference="Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021",
+)

@@ -1,0 +1,88 @@
+"""NWOT: how differently the images of a batch activate the ReLUs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax import taps
+from zcpt_jax.types import ApplyFn, Batch, InputError, Norm, Proxy, Variables
+
+
+def nwot(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    batch: Batch,
+    masks: Any,
+    *,
+    norm: Norm = "running",
+) -> jax.Array:
+    """log|det K| of the kernel of activation patterns.
+
+    With ``c`` the 0/1 pattern of a ReLU's input, ``K = sum c c^T + (1-c)(1-c)^T`` over
+    all ReLUs of the network (Mellor et al. 2021, section 3; "hook_logdet" in their
+    code, "jacob" in that of Zero-Cost-PT). Zero-Cost-PT scores with BatchNorm in
+    evaluation mode on fresh statistics, which the authors of NWOT later called an
+    oversight of theirs; ``norm='batch'`` gives their corrected version.
+
+    Args:
+      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules are counted as
+        they ask to be; if it has none, every ``max(z, 0)`` counts once.
+      variables: its variables.
+      batch: images ``[B, H, W, C]``; the labels are not used.
+      masks: operation weights.
+      norm: how BatchNorm acts.
+
+    Returns:
+      A scalar, ``-inf`` where two images have the same patterns everywhere.
+
+    Raises:
+      ValueError: if the network has no ReLU.
+    """
+    kernel_sum: list[jax.Array] = []
+
+    def add(z: jax.Array, live: Any, dead: Any) -> None:
+        kernel_sum.append(live * pattern_kernel(z) + dead * (z.size / z.shape[0]))
+
+    def run(variables: Variables, images: jax.Array, masks: Any) -> jax.Array:
+        return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)
+
+    run(variables, batch.images, masks)
+    if not kernel_sum:
+        for z in taps.relu_inputs(run, variables, batch.images, masks):
+            add(z, 1.0, 0.0)
+    if not kernel_sum:
+        raise InputError(
+            "nwot found no ReLU in the network; it counts zcpt_jax.taps.ReLU modules, "
+            "and max(z, 0) as nn.relu computes it"
+        )
+    return jnp.linalg.slogdet(sum(kernel_sum))[1]
+
+
+def pattern_kernel(z: jax.Array) -> jax.Array:
+    """Number of units on which two samples agree in being positive.
+
+    With ``s = +-1`` in place of 0/1 one product does the work of two, since
+    ``c c^T + (1-c)(1-c)^T = (s s^T + n) / 2``. All values are integers, so float32
+    is exact up to 2^24 units.
+
+    Args:
+      z: ``[B, ...]``, the inputs of a ReLU.
+
+    Returns:
+      ``[B, B]``.
+    """
+    signs = jnp.where(z > 0, 1.0, -1.0).reshape(z.shape[0], -1)
+    return (signs @ signs.T + signs.shape[1]) / 2
+
+
+NWOT = Proxy(
+    name="nwot",
+    score=nwot,
+    norm="running",
+    needs_labels=False,
+    data_free=False,
+    weight_gradients=False,
+    range="grows with batch size and units; -inf if two images look the same",
+    reference="Mellor et al., Neural Architecture Search without Training, ICML 2021",
+)

@@ -1,0 +1,51 @@
+"""Search spaces, each a frozen dataclass that satisfies ``zcpt_jax.types.Space``.
+
+To add one: write ``_name.py`` with the dataclass and its Flax modules, and add a line
+to the table below. A space of your own needs no entry: hand the object to the search.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from zcpt_jax.spaces._nasbench201 import NasBench201
+from zcpt_jax.types import InputError, Space
+
+SPACES: dict[str, Callable[..., Space]] = {
+    "nasbench201": NasBench201,
+}
+"""Every space by its name; calling an entry with sizes gives the space."""
+
+
+def get_space(name: str, **sizes: Any) -> Space:
+    """The space of that name.
+
+    Args:
+      name: a key of :data:`SPACES`.
+      **sizes: positive integers that differ from the space's defaults, such as
+        ``channels=8``.
+
+    Raises:
+      InputError: if there is no such space, no such size, or a size is not positive;
+        the message lists what there is.
+    """
+    if name not in SPACES:
+        raise InputError(f"unknown space {name!r}; known: {', '.join(SPACES)}")
+    build = SPACES[name]
+    known = {
+        field.name: field.default
+        for field in dataclasses.fields(build)  # type: ignore[arg-type]
+        if field.name != "name"
+    }
+    for key, value in sizes.items():
+        if key not in known:
+            raise InputError(
+                f"space {name!r} has no size {key!r}; it has "
+                + ", ".join(f"{k}={v}" for k, v in known.items())
+            )
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{key} must be a positive integer, got {value!r}")
+    return build(**sizes)
+
+
+__all__ = ["SPACES", "NasBench201", "get_space"]

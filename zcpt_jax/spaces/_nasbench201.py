@@ -1,0 +1,271 @@
+"""NAS-Bench-201: one cell of 4 nodes and 6 edges, 5 operations an edge.
+
+Dong and Yang, NAS-Bench-201, ICLR 2020; the supernet as Zero-Cost-PT scores it (Xiang
+et al. 2023, appendix, and the authors' published code).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zcpt_jax import masks as mask_algebra
+from zcpt_jax.spaces import _ops
+from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.types import Drawing, InputError, Masks, Phase, Variables
+
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
+EDGE_NAMES = tuple(f"{node}<-{source}" for node, source in EDGES)
+GROUP = "cell"
+_KERNEL_SIZE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+
+Candidates = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class NasBench201:
+    """The space NAS-Bench-201.
+
+    Attributes:
+      channels: channels of the first stage, doubled twice.
+      cells_per_stage: cells in each of the three stages.
+    """
+
+    channels: int = 16
+    cells_per_stage: int = 5
+    name: str = "nasbench201"
+
+    def init_masks(self) -> Masks:
+        """``{'cell': [6, 5]}``, every entry 1/5."""
+        return {GROUP: mask_algebra.undecided(len(EDGES), len(OPS))}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase of six edge decisions."""
+        edges = mask_algebra.edge_decisions(GROUP, EDGE_NAMES, OPS)
+        return (Phase("operations", (edges,)),)
+
+    def supernet(self, num_classes: int) -> nn.Module:
+        """All operations on all edges; BatchNorm in the cells is not affine."""
+        return self._build((OPS,) * len(EDGES), num_classes, affine=False)
+
+    def network(self, genotype: str, num_classes: int) -> nn.Module:
+        """The network of a genotype; BatchNorm is affine."""
+        candidates = tuple((op,) for op in _parse_ops(genotype))
+        return self._build(candidates, num_classes, affine=True)
+
+    def _build(
+        self, candidates: Candidates, num_classes: int, affine: bool
+    ) -> nn.Module:
+        return Network(
+            candidates, self.channels, self.cells_per_stage, num_classes, affine
+        )
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """PyTorch's default initialisation, which the published scores rest on."""
+        return _ops.torch_init(module, key, image_shape)
+
+    def genotype(self, masks: Masks) -> str:
+        """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of fully decided masks."""
+        chosen = mask_algebra.chosen(np.asarray(masks[GROUP]), GROUP)
+        return _format_ops([OPS[index] for index in chosen])
+
+    def parse(self, text: str) -> str:
+        """The canonical string of an architecture string.
+
+        Raises:
+          InputError: if it is malformed.
+        """
+        return _format_ops(_parse_ops(text))
+
+    def masks_of(self, genotype: str) -> Masks:
+        """The one-hot masks ``{'cell': [6, 5]}`` of a genotype."""
+        choices = np.array([OPS.index(op) for op in _parse_ops(genotype)])
+        return {GROUP: mask_algebra.one_hot(choices, len(OPS))}
+
+    def drawings(self, genotype: str) -> tuple[Drawing, ...]:
+        """The cell; ``none`` edges are muted."""
+        ops = _parse_ops(genotype)
+        nodes = {"0": (0.0, 0.0), "1": (1.0, 0.8), "2": (2.0, -0.8), "3": (3.0, 0.0)}
+        edges = tuple(
+            (str(source), str(node), op)
+            for (node, source), op in zip(EDGES, ops, strict=True)
+        )
+        return (Drawing("cell", nodes, edges, frozenset({"none"})),)
+
+
+def _format_ops(ops: Sequence[str]) -> str:
+    nodes: dict[int, str] = {}
+    for (node, source), op in zip(EDGES, ops, strict=True):
+        nodes[node] = nodes.get(node, "|") + f"{op}~{source}|"
+    return "+".join(nodes.values())
+
+
+def _parse_ops(text: str) -> list[str]:
+    found = re.findall(r"([a-z0-9_]+)~(\d)", text)
+    ops = [op for op, _ in found]
+    unknown = [op for op in ops if op not in OPS]
+    if unknown:
+        raise InputError(
+            f"unknown operation {unknown[0]!r} in the NAS-Bench-201 genotype {text!r}; "
+            f"known: {', '.join(OPS)}"
+        )
+    if len(ops) != len(EDGES) or _format_ops(ops) != text.strip():
+        raise InputError(
+            f"malformed NAS-Bench-201 genotype {text!r}; expected the form "
+            "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+        )
+    return ops
+
+
+class Cell(nn.Module):
+    """One cell.
+
+    Operations that read the same node share its ReLU. The ReLU counts as often as the
+    published hooks count: a candidate convolution is wrapped in a module that sees the
+    node once more, and of weight zero it runs on zeros (so its own ReLU is dead while
+    the wrapper's count stays).
+
+    Attributes:
+      candidates: the operations on each of the six edges.
+      affine: whether BatchNorm has a scale and a bias.
+    """
+
+    candidates: Candidates
+    affine: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, weights: Sequence[Any]) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to the same shape.
+
+        Args:
+          x: the cell's input, node 0.
+          weights: for each edge the weights of its candidates, ``[O]``.
+        """
+        nodes = [x]
+        inputs: dict[int, list[jax.Array]] = {1: [], 2: [], 3: []}
+        for source in range(3):
+            if source:
+                terms = inputs[source]
+                nodes.append(sum(terms[1:], terms[0]) if terms else jnp.zeros_like(x))
+            for node, term in self._outgoing(source, nodes[source], weights):
+                inputs[node].append(term)
+        terms = inputs[3]
+        return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(x)
+
+    def _outgoing(
+        self, source: int, z: jax.Array, weights: Sequence[Any]
+    ) -> list[tuple[int, jax.Array]]:
+        """Every weighted operation that reads node ``source``, with its target."""
+        uses = [
+            (node, op, weights[edge][index])
+            for edge, (node, origin) in enumerate(EDGES)
+            if origin == source
+            for index, op in enumerate(self.candidates[edge])
+            if op != "none"
+        ]
+        on = [w != 0 for _, op, w in uses if op in _KERNEL_SIZE]
+        if on:
+            live = sum(1.0 + jnp.float32(w) for w in on)
+            dead = sum(1.0 - jnp.float32(w) for w in on)
+            activated = ReLU(name=f"relu_{source}")(z, live, dead)
+        if any(op == "avg_pool_3x3" for _, op, _ in uses):
+            pooled = _ops.avg_pool_3x3(z)
+        terms = []
+        for node, op, weight in uses:
+            if op == "skip_connect":
+                out = z
+            elif op == "avg_pool_3x3":
+                out = pooled
+            else:
+                out = self._conv(op, activated, f"{node}_{source}_{op}")
+            terms.append((node, weight * out))
+        return terms
+
+    def _conv(self, op: str, activated: jax.Array, name: str) -> jax.Array:
+        features = activated.shape[-1]
+        y = _ops.conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")(activated)
+        return _ops.batch_norm(self.affine, name=f"{name}_norm")(y)
+
+
+class Reduction(nn.Module):
+    """The residual block between stages: half the resolution, twice the channels.
+
+    Its ReLUs count twice each, wrapper included, as in the published code.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
+        features = 2 * x.shape[-1]
+        y = ReLU(name="relu_a")(x, live=2.0)
+        y = _ops.conv(features, 3, stride=2, name="conv_a")(y)
+        y = _ops.batch_norm(name="norm_a")(y)
+        y = ReLU(name="relu_b")(y, live=2.0)
+        y = _ops.conv(features, 3, name="conv_b")(y)
+        y = _ops.batch_norm(name="norm_b")(y)
+        shortcut = nn.avg_pool(x, (2, 2), strides=(2, 2))
+        return _ops.conv(features, 1, name="shortcut")(shortcut) + y
+
+
+class Network(nn.Module):
+    """Stem, three stages of cells, classifier: supernet and discrete network alike.
+
+    Attributes:
+      candidates: the operations on each of the six edges, the same in every cell.
+      channels: channels of the first stage.
+      cells_per_stage: cells in each stage.
+      num_classes: number of logits.
+      affine: whether BatchNorm in the cells has a scale and a bias.
+    """
+
+    candidates: Candidates
+    channels: int
+    cells_per_stage: int
+    num_classes: int
+    affine: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
+        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+
+        Args:
+          images: normalised images; H and W divisible by 4.
+          masks: ``{'cell': [6, O]}``, or None for weight one on every candidate.
+
+        Raises:
+          InputError: if the masks do not have the shape of the candidates.
+        """
+        weights = self._weights(masks)
+        x = _ops.conv(self.channels, 3, name="stem_conv")(images)
+        x = _ops.batch_norm(name="stem_norm")(x)
+        for stage in range(3):
+            for index in range(self.cells_per_stage):
+                (x,) = CutPoint()(x)
+                cell = Cell(
+                    self.candidates, self.affine, name=f"stage{stage}_cell{index}"
+                )
+                x = cell(x, weights)
+            if stage < 2:
+                x = Reduction(name=f"reduction{stage}")(x)
+        x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))
+        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+
+    def _weights(self, masks: Masks | None) -> Sequence[Any]:
+        if not masks:
+            return [[1.0] * len(ops) for ops in self.candidates]
+        weights = jnp.asarray(masks[GROUP])
+        expected = (len(EDGES), len(self.candidates[0]))
+        if weights.shape != expected:
+            raise InputError(
+                f"mask {GROUP!r} must have shape [E, O] = {list(expected)}, "
+                f"got {list(weights.shape)}"
+            )
+        return weights

@@ -1,0 +1,238 @@
+"""Looking inside a Flax network without changing it.
+
+Zero-cost proxies need more than logits: the inputs of ReLUs, the outputs of
+convolutions, BatchNorm in a mode of the proxy's choosing. :func:`forward` gives them
+for any Flax (linen) network through ``nn.intercept_methods``, so that a proxy works on
+a user's own module as well as on the supernets of :mod:`zcpt_jax.spaces`.
+
+Modules inside lifted transforms (``nn.scan``, ``nn.remat``) cannot be tapped: JAX
+reports a leaked tracer.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.extend import core
+
+from zcpt_jax.types import ApplyFn, InputError, Norm, Variables
+
+Path = tuple[str, ...]
+ReluTap = Callable[[jax.Array, Any, Any], None]
+CutTap = Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]]
+LayerTap = Callable[[Path, jax.Array], jax.Array]
+
+
+class ReLU(nn.Module):
+    """A ReLU that tells activation-pattern proxies how often it counts.
+
+    Supernets share one ReLU among many operations and block operations of weight
+    zero, so that one tensor stands for several ReLUs of the published code.
+    """
+
+    @nn.compact
+    def __call__(self, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> jax.Array:
+        """Applies the ReLU.
+
+        Args:
+          z: ``[B, ...]``.
+          live: how many ReLUs see ``z``; a number or a scalar array.
+          dead: how many ReLUs see a tensor of this shape that is all zeros.
+
+        Returns:
+          ``max(z, 0)``. ``live`` and ``dead`` do not enter it.
+        """
+        del live, dead
+        return nn.relu(z)
+
+
+class CutPoint(nn.Module):
+    """Marks states through which the whole network passes, such as a cell's inputs.
+
+    Proxies whose values grow beyond float32 rescale there. What follows has to be
+    homogeneous once BatchNorm is skipped: no bias before the last linear layer.
+    """
+
+    @nn.compact
+    def __call__(self, *states: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns the states unchanged, as a tuple."""
+        return states
+
+
+def forward(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: jax.Array,
+    masks: Any,
+    *,
+    norm: Norm,
+    on_relu: ReluTap | None = None,
+    on_layer: LayerTap | None = None,
+    on_cut: CutTap | None = None,
+) -> jax.Array:
+    """Runs a network with BatchNorm in a given mode and taps in place.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      images: ``[B, H, W, C]``.
+      masks: operation weights, passed through.
+      norm: how every ``nn.BatchNorm`` acts, whatever the network asks for.
+        ``'batch'`` uses the two-pass variance, as PyTorch does.
+      on_relu: called with ``(z, live, dead)`` of every :class:`ReLU`.
+      on_layer: called with the path and the output of every layer (a module that owns
+        a parameter named ``kernel``); what it returns replaces the output.
+      on_cut: called with the states of every :class:`CutPoint`; what it returns
+        replaces them.
+
+    Returns:
+      The logits ``[B, classes]``.
+    """
+
+    def intercept(
+        next_fun: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module = context.module
+        if context.method_name != "__call__":
+            return next_fun(*args, **kwargs)
+        if isinstance(module, nn.BatchNorm):
+            return _batch_norm(module, args[0] if args else kwargs["x"], norm)
+        if on_relu is not None and isinstance(module, ReLU):
+            _read_relu(on_relu, *args, **kwargs)
+        out = next_fun(*args, **kwargs)
+        if on_cut is not None and isinstance(module, CutPoint):
+            return on_cut(out)
+        if on_layer is not None and module.has_variable("params", "kernel"):
+            out = on_layer(module.path, out)
+        return out
+
+    with nn.intercept_methods(intercept):
+        return apply_fn(variables, images, masks)
+
+
+def _read_relu(tap: ReluTap, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> None:
+    tap(z, live, dead)
+
+
+def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
+    # Computed here rather than by Flax, whose module settles the mode when it is
+    # built and writes new running statistics, which scores have no use for.
+    if norm == "identity":
+        return x
+    shape = [1] * x.ndim
+    shape[module.axis] = -1
+    scale = module.get_variable("params", "scale") if module.use_scale else 1.0
+    bias = module.get_variable("params", "bias") if module.use_bias else 0.0
+    if norm == "running":
+        mean = module.get_variable("batch_stats", "mean")
+        var = module.get_variable("batch_stats", "var")
+        gain = scale / jnp.sqrt(var + module.epsilon)
+        return x * gain.reshape(shape) + (bias - mean * gain).reshape(shape)
+    axes = tuple(a for a in range(x.ndim) if a != module.axis % x.ndim)
+    centred = x - x.mean(axes, keepdims=True)
+    var = jnp.square(centred).mean(axes, keepdims=True)
+    gain = jnp.reshape(scale, shape) / jnp.sqrt(var + module.epsilon)
+    return centred * gain + jnp.reshape(bias, shape)
+
+
+def kernels(variables: Variables) -> dict[Path, jax.Array]:
+    """The weights that weight proxies sum over: convolutions and linear layers.
+
+    Args:
+      variables: Flax variables with a collection ``params``.
+
+    Returns:
+      path of the layer to its kernel, for every parameter named ``kernel``; no
+      biases, no BatchNorm.
+
+    Raises:
+      InputError: if there is none.
+    """
+    flat = traverse_util.flatten_dict(dict(variables["params"]))
+    found = {path[:-1]: leaf for path, leaf in flat.items() if path[-1] == "kernel"}
+    if not found:
+        names = sorted({path[-1] for path in flat})
+        raise InputError(
+            "the network has no parameter named 'kernel', which proxies over weights "
+            f"sum over; its parameters are named {names}"
+        )
+    return found
+
+
+def with_kernels(variables: Variables, new: Mapping[Path, jax.Array]) -> dict[str, Any]:
+    """Variables with kernels replaced; the inverse of :func:`kernels`."""
+    flat = traverse_util.flatten_dict(dict(variables["params"]))
+    flat.update({(*path, "kernel"): leaf for path, leaf in new.items()})
+    return {**variables, "params": traverse_util.unflatten_dict(flat)}
+
+
+def relu_inputs(fn: Callable[..., Any], *args: Any) -> list[jax.Array]:
+    """The inputs of every ``max(z, 0)`` in a traced function.
+
+    For networks written with ``nn.relu``, ``nn.relu6`` or ``jnp.maximum(z, 0)``
+    instead of :class:`ReLU`.
+
+    Args:
+      fn: any traceable function.
+      *args: its arguments.
+
+    Returns:
+      The tensors ``z`` in order of execution.
+    """
+    closed = jax.make_jaxpr(fn)(*args)
+    found: list[jax.Array] = []
+    _interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), found)
+    return found
+
+
+def _interpret(
+    jaxpr: core.Jaxpr, consts: Any, args: Any, found: list[jax.Array]
+) -> list[Any]:
+    env: dict[core.Var, Any] = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+    env.update(zip(jaxpr.constvars, consts, strict=True))
+    env.update(zip(jaxpr.invars, args, strict=True))
+    for eqn in jaxpr.eqns:
+        values = [read(atom) for atom in eqn.invars]
+        inner = _inner_jaxpr(eqn)
+        if inner is not None:
+            outs = _interpret(inner[0], inner[1], values, found)
+        else:
+            found.extend(_relu_input(eqn, values))
+            subfuns, params = eqn.primitive.get_bind_params(eqn.params)
+            outs = eqn.primitive.bind(*subfuns, *values, **params)
+            outs = outs if eqn.primitive.multiple_results else [outs]
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _inner_jaxpr(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Any] | None:
+    """The body of a call that runs once: jit, custom derivatives, checkpoint."""
+    if eqn.primitive.name in ("scan", "while", "cond"):
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        body = eqn.params.get(key)
+        if isinstance(body, core.ClosedJaxpr):
+            return body.jaxpr, body.consts
+        if isinstance(body, core.Jaxpr):
+            return body, ()
+    return None
+
+
+def _relu_input(eqn: core.JaxprEqn, values: list[Any]) -> list[Any]:
+    if eqn.primitive.name != "max":
+        return []
+    zero = [
+        isinstance(atom, core.Literal) and jnp.ndim(atom.val) == 0 and atom.val == 0
+        for atom in eqn.invars
+    ]
+    return [values[1 - zero.index(True)]] if any(zero) else []

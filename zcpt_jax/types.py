@@ -1,0 +1,189 @@
+"""The records and callables that every other room of the library exchanges.
+
+Letters used in shapes: ``B`` images of a minibatch, ``H, W, C`` height, width and
+channels, ``E`` edges of a mask group, ``O`` candidate operations of an edge, ``K``
+masks that are scored together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+Variables = Mapping[str, Any]
+"""What Flax's ``init`` returns: ``{'params': ..., 'batch_stats': ...}``."""
+
+Masks = Mapping[str, jax.Array]
+"""Operation weights: one array ``[E, O]`` a group, stacks have a leading ``K``."""
+
+Norm = Literal["running", "batch", "identity"]
+"""How BatchNorm acts while scoring: with the stored statistics, with those of the
+minibatch, or not at all."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says what to do instead."""
+
+
+class ScoreError(ArithmeticError):
+    """Scores that decide nothing: not a number, or infinite."""
+
+
+class Batch(NamedTuple):
+    """One minibatch.
+
+    Attributes:
+      images: float32 ``[B, H, W, C]``, normalised.
+      labels: int32 ``[B]``.
+    """
+
+    images: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
+
+
+class ApplyFn(Protocol):
+    """A network as a function, for instance ``module.apply`` of a Flax module."""
+
+    def __call__(self, variables: Any, images: Any, masks: Any, /) -> Any:
+        """Returns logits ``[B, classes]`` for ``images`` ``[B, H, W, C]``."""
+        ...
+
+
+class ScoreFn(Protocol):
+    """A proxy as a pure function."""
+
+    def __call__(
+        self, apply_fn: ApplyFn, variables: Any, batch: Batch, masks: Any, /
+    ) -> jax.Array:
+        """Returns one scalar for one mask."""
+        ...
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A scoring function with its conventions, stated in one place.
+
+    Attributes:
+      name: what flags and reports call it.
+      score: the function; it can be used on its own.
+      norm: how BatchNorm acts while scoring.
+      needs_labels: whether the labels of the batch enter the score.
+      data_free: whether the score is independent of the images' values.
+      weight_gradients: whether it differentiates with respect to weights. Under vmap
+        these gradients become grouped convolutions, which are slow on CPU.
+      higher_is_better: whether a better network has the higher score; where it has
+        the lower one, the search turns the sign.
+      range: the values a healthy network can give, in words.
+      reference: paper and equation.
+    """
+
+    name: str
+    score: ScoreFn
+    norm: Norm
+    needs_labels: bool
+    data_free: bool
+    weight_gradients: bool
+    range: str
+    reference: str
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice of a search: which ``keep`` of several candidates survive.
+
+    Attributes:
+      name: the edge (or node) that is decided, such as ``'3<-1'``; no two decisions
+        of a phase share a name.
+      candidates: names of the candidates, length ``O``.
+      regions: for each group the boolean array ``[O, E, O]`` of the mask entries
+        that are zeroed when a candidate is removed. Groups left out are untouched.
+      keep: how many candidates survive.
+    """
+
+    name: str
+    candidates: tuple[str, ...]
+    regions: Mapping[str, np.ndarray]
+    keep: int = 1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Decisions that are open together.
+
+    Attributes:
+      name: what progress bars and reports call it.
+      tracks: sequences of decisions that advance in lockstep: one step decides one
+        decision of each track, in order, on the same minibatch (DARTS: a normal
+        edge, then a reduce edge). Most spaces have one track.
+    """
+
+    name: str
+    tracks: tuple[tuple[Decision, ...], ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A genotype as a picture: a directed graph, laid out by the space.
+
+    Attributes:
+      title: one line.
+      nodes: name of a node to its position ``(x, y)``; x grows with depth.
+      edges: ``(source, target, label)``; an edge without influence has label ``''``
+        or a name listed in ``muted``.
+      muted: labels drawn pale, such as ``none``.
+    """
+
+    title: str
+    nodes: Mapping[str, tuple[float, float]]
+    edges: tuple[tuple[str, str, str], ...]
+    muted: frozenset[str] = frozenset()
+
+
+class Space(Protocol):
+    """A search space: what the search needs to know of it, and nothing else.
+
+    Implementations are frozen dataclasses whose fields are the supernet's sizes.
+    """
+
+    @property
+    def name(self) -> str:
+        """What flags, genotype files and golden files call the space."""
+        ...
+
+    def init_masks(self) -> Masks:
+        """The undecided masks, one array ``[E, O]`` a group."""
+        ...
+
+    def phases(self) -> tuple[Phase, ...]:
+        """All decisions of a search, in the order in which they come up."""
+        ...
+
+    def supernet(self, num_classes: int) -> nn.Module:
+        """The supernet; ``apply(variables, images, masks)`` gives the logits."""
+        ...
+
+    def network(self, genotype: str, num_classes: int) -> nn.Module:
+        """The discrete network; ``apply(variables, images)`` gives the logits."""
+        ...
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """Fresh variables of a supernet or network for images ``[H, W, C]``."""
+        ...
+
+    def genotype(self, masks: Masks) -> str:
+        """The genotype of fully decided masks, in the space's usual form."""
+        ...
+
+    def parse(self, text: str) -> str:
+        """The canonical form of a genotype written by hand, or ``ValueError``."""
+        ...
+
+    def drawings(self, genotype: str) -> tuple[Drawing, ...]:
+        """Pictures of a genotype, one a cell."""
+        ...
