@@ -196,7 +196,7 @@ class _Run:
             found.append({})
             for decision in (track[index] for index in indices):
                 old = self.memory.recall(state.index, self.step, decision.name)
-                found[row][decision.name] = np.asarray(old if old is not None else ())
+                found[row][decision.name] = np.asarray(old or (), np.float64)
                 if old is None:
                     missing.append((row, state, decision))
         if missing:
@@ -204,7 +204,7 @@ class _Run:
             counts = [len(d.candidates) for _, _, d in missing]
             owners = np.repeat([s.index for _, s, _ in missing], counts)
             new = self.score(self.step, mask_algebra.stack(stacks), owners)
-            parts = np.split(np.asarray(new), np.cumsum(counts)[:-1])
+            parts = np.split(np.asarray(new, np.float64), np.cumsum(counts)[:-1])
             for (row, _, decision), part in zip(missing, parts, strict=True):
                 found[row][decision.name] = part
         return found

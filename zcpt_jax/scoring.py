@@ -27,6 +27,7 @@ class Scorer:
       chunk_size: masks a call, None until the first call settles it.
       compilations: how many functions were compiled.
       compile_seconds: what that took.
+      on_chunk: called with the share of masks scored so far, in (0, 1].
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Scorer:
         self.chunk_size = chunk_size
         self.compilations = 0
         self.compile_seconds = 0.0
+        self.on_chunk: Callable[[float], None] = lambda share: None
         self._compiled: dict[Any, Callable[..., jax.Array]] = {}
 
         def one(variables: Variables, batches: Batch, mask: Masks, index: Any) -> Any:
@@ -109,6 +111,7 @@ class Scorer:
             part = part[: count - done]
             scores[done : done + len(part)] = part
             done += len(part)
+            self.on_chunk(done / count)
         return scores
 
     def _run(self, *args: Any) -> jax.Array:

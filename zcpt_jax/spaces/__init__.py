@@ -31,12 +31,7 @@ def get_space(name: str, **sizes: Any) -> Space:
     """
     if name not in SPACES:
         raise InputError(f"unknown space {name!r}; known: {', '.join(SPACES)}")
-    build = SPACES[name]
-    known = {
-        field.name: field.default
-        for field in dataclasses.fields(build)  # type: ignore[arg-type]
-        if field.name != "name"
-    }
+    known = space_sizes(SPACES[name]())
     for key, value in sizes.items():
         if key not in known:
             raise InputError(
@@ -45,7 +40,13 @@ def get_space(name: str, **sizes: Any) -> Space:
             )
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{key} must be a positive integer, got {value!r}")
-    return build(**sizes)
+    return SPACES[name](**sizes)
 
 
-__all__ = ["SPACES", "NasBench201", "get_space"]
+def space_sizes(space: Space) -> dict[str, Any]:
+    """The sizes of a space's supernet: its dataclass fields but for the name."""
+    fields = dataclasses.fields(space)  # type: ignore[arg-type]
+    return {f.name: getattr(space, f.name) for f in fields if f.name != "name"}
+
+
+__all__ = ["SPACES", "NasBench201", "get_space", "space_sizes"]

@@ -1,0 +1,110 @@
+"""What the commands share: clean errors, versions, the progress bar, small parsers."""
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app
+from tqdm import tqdm
+
+from zcpt_jax.types import InputError, ScoreError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
+
+
+def without_traceback(
+    main: Callable[[list[str]], None],
+) -> Callable[[list[str]], None]:
+    """Turns errors that the user can mend into one message and exit code 1."""
+
+    def run(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except (InputError, ScoreError, OSError, MemoryError) as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit("interrupted; run the same command again to go on")
+
+    return run
+
+
+def no_arguments(argv: Sequence[str]) -> None:
+    """Refuses what is not a flag."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+
+
+def parse_sizes(items: Sequence[str]) -> dict[str, int]:
+    """``['channels=8']`` to ``{'channels': 8}``.
+
+    Raises:
+      InputError: if an item is not of that form.
+    """
+    sizes = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        if not name or not value.isdigit():
+            raise InputError(f"--space_sizes takes name=integer, got {item!r}")
+        sizes[name] = int(value)
+    return sizes
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and the exact command."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    devices = jax.devices()
+    return {
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "versions": {"python": platform.python_version(), **versions},
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class Bar:
+    """A progress bar for each stage; silent when standard error is not a terminal."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        """Calls ``on_step`` whenever something was finished."""
+        self.on_step = on_step
+        self.stage = ""
+        self.bar: Any = None
+
+    def __enter__(self) -> "Bar":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the bar where it stands."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, stage: str, done: float, total: int, note: str) -> None:
+        """Shows how far a stage is and what happened last."""
+        if stage != self.stage:
+            if self.bar is not None:
+                self.bar.close()
+            self.stage = stage
+            self.bar = tqdm(
+                total=total,
+                desc=stage,
+                disable=None,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}% |{bar:16}| "
+                "[{elapsed}<{remaining}] {postfix}",
+            )
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(done - self.bar.n)
+        self.bar.refresh()
+        if done == int(done):
+            self.on_step()

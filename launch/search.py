@@ -1,0 +1,158 @@
+"""Finds an architecture without training: ``python launch/search.py --flagfile=...``.
+
+Writes a run directory: config.json, decisions.jsonl, validation.jsonl, genotype.json,
+timings.json and report.html. Run the same command again to resume.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()
+
+import dataclasses  # noqa: E402  the clock starts before the imports
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import app, flags  # noqa: E402
+
+from launch import _command  # noqa: E402
+from zcpt_jax.data import load_dataset  # noqa: E402
+from zcpt_jax.genotypes import load_genotype  # noqa: E402
+from zcpt_jax.orders import ORDERS, get_order  # noqa: E402
+from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
+from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
+from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
+from zcpt_jax.search import Stopwatch, zero_cost_pt  # noqa: E402
+from zcpt_jax.spaces import SPACES, get_space, space_sizes  # noqa: E402
+from zcpt_jax.tables import load_table  # noqa: E402
+from zcpt_jax.types import InputError  # noqa: E402
+
+_SPACE = flags.DEFINE_string("space", "nasbench201", f"one of {', '.join(SPACES)}")
+_SIZES = flags.DEFINE_list(
+    "space_sizes", [], "sizes of the supernet, such as channels=8,cells_per_stage=2"
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", "digits", "a TFDS name, folder:PATH, npz:FILE or digits"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS keeps its datasets")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "default: the dataset's own")
+_PROXY = flags.DEFINE_string("proxy", "nwot", f"one of {', '.join(PROXIES)}")
+_ORDER = flags.DEFINE_string("edge_order", "random", f"one of {', '.join(ORDERS)}")
+_PROPOSALS = flags.DEFINE_integer("num_proposals", 10, "N of the paper")
+_BATCHES = flags.DEFINE_integer("num_validation_batches", 100, "V of the paper")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images of a minibatch")
+_SEED = flags.DEFINE_integer("seed", 0, "everything random derives from it")
+_CHUNK = flags.DEFINE_integer(
+    "chunk_size", None, "masks scored in one call; default: what suits the device"
+)
+_OUTPUT = flags.DEFINE_string(
+    "output_dir", None, "default: runs/SPACE-DATASET-PROXY-ORDER-SEED"
+)
+_TABLE = flags.DEFINE_string(
+    "table", None, "CSV of accuracies to look the result up in"
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew in output_dir")
+_REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What decides the result of a search; kept in config.json."""
+
+    space: str
+    sizes: dict[str, int]
+    dataset: str
+    image_size: int
+    proxy: str
+    edge_order: str
+    num_proposals: int
+    num_validation_batches: int
+    batch_size: int
+    seed: int
+
+
+def main(argv: list[str]) -> None:
+    """Flags to a configuration to one call of the library."""
+    _command.no_arguments(argv)
+    stopwatch = Stopwatch()
+    stopwatch.add("imports", time.perf_counter() - START)
+    space = get_space(_SPACE.value, **_command.parse_sizes(_SIZES.value))
+    proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
+    _check_counts()
+    table = load_table(_TABLE.value) if _TABLE.value else None
+    with stopwatch.measure("data"):
+        dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
+        dataset.check_batch_size(_BATCH_SIZE.value)
+    config = Config(
+        space=space.name,
+        sizes=space_sizes(space),
+        dataset=dataset.name,
+        image_size=dataset.image_size,
+        proxy=proxy.name,
+        edge_order=order.name,
+        num_proposals=_PROPOSALS.value,
+        num_validation_batches=_BATCHES.value,
+        batch_size=_BATCH_SIZE.value,
+        seed=_SEED.value,
+    )
+    run = RunDirectory(
+        _OUTPUT.value or _default_output(config),
+        dataclasses.asdict(config),
+        environment=_command.environment(),
+        overwrite=_OVERWRITE.value,
+        repair=_REPAIR.value,
+    )
+    earlier = run.read_json(TIMINGS) or {}
+    finished = (run.path / GENOTYPE).exists()
+    if finished and not _REPAIR.value:
+        load_genotype(run.path / GENOTYPE)
+        print("this search is finished; run it with --overwrite to do it anew")
+
+    def seconds() -> dict[str, float]:
+        return earlier if finished else merge_seconds(earlier, stopwatch.seconds())
+
+    def keep_seconds() -> None:
+        run.write(TIMINGS, json.dumps(seconds()) + "\n")
+
+    # All scores of a finished search are recalled, so that this only replays it.
+    with _command.Bar(on_step=keep_seconds) as bar:
+        result = zero_cost_pt(
+            space,
+            proxy,
+            dataset,
+            edge_order=order.name,
+            num_proposals=config.num_proposals,
+            num_validation_batches=config.num_validation_batches,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            chunk_size=_CHUNK.value,
+            memory=run,
+            progress=bar.update,
+            stopwatch=stopwatch,
+        )
+    with stopwatch.measure("report"):
+        keep_seconds()
+        print(write_outcome(run, space, dataset, result, seconds(), table))
+
+
+def _check_counts() -> None:
+    """Before any data is read: counts that no search can have."""
+    for flag in (_PROPOSALS, _BATCHES, _BATCH_SIZE):
+        if flag.value < 1:
+            raise InputError(f"--{flag.name} must be at least 1, got {flag.value}")
+    if _CHUNK.value is not None and _CHUNK.value < 1:
+        raise InputError(f"--chunk_size must be at least 1, got {_CHUNK.value}")
+    if _SEED.value < 0:
+        raise InputError(f"--seed must not be negative, got {_SEED.value}")
+
+
+def _default_output(config: Config) -> str:
+    dataset = config.dataset.replace(":", "-").replace("/", "-")
+    parts = [config.space, dataset, config.proxy, config.edge_order, str(config.seed)]
+    return str(Path("runs", "-".join(parts)))
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

@@ -1,0 +1,61 @@
+"""Genotype files: the result of a search, and what retraining starts from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zcpt_jax.types import InputError
+
+
+@dataclass(frozen=True)
+class GenotypeFile:
+    """What ``genotype.json`` holds.
+
+    Attributes:
+      space: name of the space.
+      sizes: the sizes of the supernet it was found in.
+      genotype: in the space's usual form.
+      dataset: what it was found on.
+      num_classes: of that dataset.
+    """
+
+    space: str
+    sizes: Mapping[str, int]
+    genotype: str
+    dataset: str
+    num_classes: int
+
+
+def dump_genotype(record: GenotypeFile) -> str:
+    """The JSON text of a genotype file."""
+    return json.dumps(asdict(record), indent=2) + "\n"
+
+
+def load_genotype(path: str | Path) -> GenotypeFile:
+    """Reads a genotype file.
+
+    Raises:
+      InputError: if it is missing, empty, damaged or of another form.
+    """
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the genotype file {path}: {error}") from error
+    try:
+        fields: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = "is empty" if not text.strip() else f"is not JSON ({error})"
+        raise InputError(f"the genotype file {path} {what}") from error
+    kinds = {"space": str, "sizes": dict, "genotype": str, "dataset": str}
+    kinds["num_classes"] = int
+    if not isinstance(fields, dict) or set(fields) != set(kinds):
+        raise InputError(f"the genotype file {path} must hold exactly {sorted(kinds)}")
+    for name, kind in kinds.items():
+        if not isinstance(fields[name], kind):
+            raise InputError(
+                f"the genotype file {path}: {name} must be a {kind.__name__}, got "
+                f"{fields[name]!r}"
+            )
+    return GenotypeFile(**fields)

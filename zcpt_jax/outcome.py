@@ -1,0 +1,102 @@
+"""What a finished search leaves: genotype file, report, summary."""
+
+from collections.abc import Mapping
+
+import jax
+
+from zcpt_jax.data import Dataset
+from zcpt_jax.genotypes import GenotypeFile, dump_genotype
+from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.report import ProposalRow, Report, render
+from zcpt_jax.runs import CONFIG, GENOTYPE, REPORT, RunDirectory
+from zcpt_jax.search import SearchResult
+from zcpt_jax.spaces import space_sizes
+from zcpt_jax.tables import Table
+from zcpt_jax.types import Space
+
+
+def write_outcome(
+    run: RunDirectory,
+    space: Space,
+    dataset: Dataset,
+    result: SearchResult,
+    seconds: Mapping[str, float],
+    table: Table | None,
+) -> str:
+    """Writes ``report.html`` and then ``genotype.json``, which marks a finished run.
+
+    Args:
+      run: the run directory.
+      space: the space that was searched.
+      dataset: what it was searched on.
+      result: what was found.
+      seconds: wall time by phase, earlier runs included.
+      table: accuracies to look the genotype up in.
+
+    Returns:
+      The summary, a few lines of text.
+
+    Raises:
+      InputError: if the table does not know the genotype, or writing fails.
+    """
+    network = space.network(result.genotype, dataset.num_classes)
+    params = count_params(network, dataset.image_shape)
+    flops = count_flops(network, dataset.image_shape)
+    standings = table.standing(result.genotype) if table else ()
+    record = run.read_json(CONFIG)
+    rows = []
+    for genotype in result.proposals:
+        accuracy = table.standing(genotype)[0].accuracy if table else None
+        score = float(result.validation[genotype].mean())
+        rows.append(ProposalRow(genotype, score, accuracy))
+    config = record.pop("config")
+    report = Report(
+        title=f"{space.name}: a cell found by Zero-Cost-PT",
+        lead=f"{config['proxy']} on {dataset.name}, {config['num_proposals']} "
+        f"proposals in {config['edge_order']} order, "
+        f"{config['num_validation_batches']} validation batches of "
+        f"{config['batch_size']}, seed {config['seed']}",
+        genotype=result.genotype,
+        drawings=space.drawings(result.genotype),
+        facts=(
+            ("parameters", f"{params:,}"),
+            ("multiply-adds", f"{flops / 1e6:,.1f} M"),
+            ("distinct proposals", f"{len(set(result.proposals))} of {len(rows)}"),
+        ),
+        standings=standings,
+        proposals=rows,
+        decisions=run.decisions(),
+        seconds=seconds,
+        config=config,
+        environment=record,
+    )
+    run.write(REPORT, render(report))
+    file = GenotypeFile(
+        space.name,
+        space_sizes(space),
+        result.genotype,
+        dataset.name,
+        dataset.num_classes,
+    )
+    run.write(GENOTYPE, dump_genotype(file))
+    lines = [
+        f"found       {result.genotype}",
+        f"network     {params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
+        f"({dataset.num_classes} classes, {dataset.image_size}x{dataset.image_size})",
+        *(
+            f"{s.column:<20} {s.accuracy:.2f} %  regret {s.regret:.2f}  "
+            f"rank {s.rank:,} of {s.count:,}"
+            for s in standings
+        ),
+        "wall time   "
+        + ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
+        + f"; together {sum(seconds.values()):.1f} s on {jax.default_backend()}",
+        f"report      {run.path / REPORT}",
+    ]
+    return "\n".join(lines)
+
+
+def merge_seconds(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Adds up wall times of several runs, phase by phase."""
+    phases = dict.fromkeys(phase for part in parts for phase in part)
+    return {phase: sum(part.get(phase, 0.0) for part in parts) for phase in phases}

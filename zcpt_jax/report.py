@@ -1,0 +1,280 @@
+"""``report.html``: one page that shows what a search found and how."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zcpt_jax.tables import Standing
+from zcpt_jax.types import Drawing
+
+_COLOURS = ("#2a9d8f", "#e76f51", "#4361ee", "#b5179e", "#bc6c25", "#588157", "#6c757d")
+_MUTED = "#c3c8d0"
+_SCALE = 170  # pixels between two positions of a drawing
+_STYLE = """
+:root { --ink: #1d2433; --soft: #667085; --line: #e4e7ec; --accent: #2a9d8f; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 2rem auto;
+  max-width: 72rem; padding: 0 1.25rem; background: #fff; }
+h1 { font-size: 1.55rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
+p.lead { color: var(--soft); margin: .2rem 0 1rem; }
+code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; }
+.card { border: 1px solid var(--line); border-radius: .6rem; padding: .6rem 1rem; }
+.card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); }
+.grid { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); }
+table { border-collapse: collapse; width: 100%; font-size: 13px; }
+th { text-align: left; font-weight: 600; color: var(--soft); }
+th, td { padding: .22rem .45rem; border-bottom: 1px solid var(--line); }
+table.heat td { text-align: right; font-variant-numeric: tabular-nums; }
+table.heat td.name { text-align: left; white-space: nowrap; }
+table.heat td.kept { outline: 2px solid var(--ink); outline-offset: -2px;
+  font-weight: 700; }
+tr.best { background: #e9f7f5; font-weight: 600; }
+.bar { height: .7rem; border-radius: .35rem; background: var(--accent); }
+.time { display: flex; height: 1.6rem; border-radius: .4rem; overflow: hidden; }
+.key { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem;
+  margin: 0 .35rem 0 1rem; vertical-align: -1px; }
+svg { max-width: 100%; height: auto; } svg text { font: 600 13px system-ui; }
+details { margin-top: 1.5rem; } summary { cursor: pointer; color: var(--soft); }
+"""
+
+
+@dataclass(frozen=True)
+class ProposalRow:
+    """A proposal in the table of proposals.
+
+    Attributes:
+      genotype: its genotype.
+      score: mean validation score.
+      accuracy: percent by the table's first column, None without a table.
+    """
+
+    genotype: str
+    score: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page.
+
+    Attributes:
+      title: headline.
+      lead: the line below it.
+      genotype: what was found.
+      drawings: its pictures.
+      facts: name and value of each card.
+      standings: its standing in a table, if there is one.
+      proposals: all N proposals, in order.
+      decisions: the lines of the run's decisions file.
+      seconds: wall time by phase.
+      config: name and value of each setting.
+      environment: versions, command.
+    """
+
+    title: str
+    lead: str
+    genotype: str
+    drawings: Sequence[Drawing]
+    facts: Sequence[tuple[str, str]]
+    standings: Sequence[Standing]
+    proposals: Sequence[ProposalRow]
+    decisions: Sequence[Mapping[str, Any]]
+    seconds: Mapping[str, float]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def render(report: Report) -> str:
+    """The page as HTML that needs nothing else."""
+    cards = list(report.facts)
+    for standing in report.standings:
+        value = f"{standing.accuracy:.2f} %"
+        note = (
+            f"{standing.column} · rank {standing.rank:,} of {standing.count:,} · "
+            f"regret {standing.regret:.2f}"
+        )
+        cards.append((note, value))
+    body = [
+        f"<h1>{_text(report.title)}</h1><p class=lead>{_text(report.lead)}</p>",
+        f"<p><code>{_text(report.genotype)}</code></p>",
+        f"<div class=cards>{''.join(_card(*card) for card in cards)}</div>",
+        "<h2>What was found</h2>",
+        *(draw(drawing) for drawing in report.drawings),
+        "<h2>Proposals and their validation</h2>",
+        _proposals(report),
+        "<h2>Decisions, in the order they were taken</h2>",
+        "<p class=lead>Each number is the score of the supernet without that candidate."
+        " The darkest is the one it can spare least; the one that stays is framed. "
+        "Colours compare within a row.</p>",
+        f"<div class=grid>{_decisions(report.decisions)}</div>",
+        "<h2>Wall time</h2>",
+        _wall_time(report.seconds),
+        _details("Settings", report.config),
+        _details("Versions and command", report.environment),
+    ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width">'
+        f"<title>{_text(report.title)}</title><style>{_STYLE}</style>"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def draw(drawing: Drawing) -> str:
+    """A drawing as inline SVG: a directed graph with a colour for each label."""
+    shown = [label for _, _, label in drawing.edges if label not in drawing.muted]
+    labels = sorted(set(shown))
+    colours = {v: _COLOURS[i % len(_COLOURS)] for i, v in enumerate(labels)}
+    xs = [x for x, _ in drawing.nodes.values()]
+    ys = [y for _, y in drawing.nodes.values()]
+    left, top = min(xs) * _SCALE - 40, -max(ys) * _SCALE - 50
+    width = (max(xs) - min(xs)) * _SCALE + 80
+    height = (max(ys) - min(ys)) * _SCALE + 100
+    place = {n: (x * _SCALE, -y * _SCALE) for n, (x, y) in drawing.nodes.items()}
+    heads = "".join(_arrow_head(c) for c in [*colours.values(), _MUTED])
+    parts = [f"<defs>{heads}</defs>"]
+    for source, target, label in drawing.edges:
+        muted = label in drawing.muted
+        colour = _MUTED if muted else colours[label]
+        parts.append(_edge(place[source], place[target], label, colour, muted))
+    for name, (x, y) in place.items():
+        parts.append(
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="20" fill="#1d2433"/>'
+            f'<text x="{x:.0f}" y="{y + 5:.0f}" fill="#fff" text-anchor="middle">'
+            f"{_text(name)}</text>"
+        )
+    return (
+        f'<figure><svg role="img" aria-label="{_text(drawing.title)}" '
+        f'width="{width:.0f}" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}">'
+        f"{''.join(parts)}</svg><figcaption>{_text(drawing.title)}</figcaption></figure>"
+    )
+
+
+def _arrow_head(colour: str) -> str:
+    return (
+        f'<marker id="head{colour[1:]}" viewBox="0 0 10 10" refX="9" refY="5" '
+        'markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
+    )
+
+
+def _edge(
+    start: tuple[float, float],
+    end: tuple[float, float],
+    label: str,
+    colour: str,
+    muted: bool,
+) -> str:
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    length = math.hypot(dx, dy)
+    ux, uy = dx / length, dy / length
+    x1, y1 = start[0] + 20 * ux, start[1] + 20 * uy
+    x2, y2 = end[0] - 23 * ux, end[1] - 23 * uy
+    # Labels stand off the middle, where edges tend to cross.
+    x, y = start[0] + 0.42 * dx, start[1] + 0.42 * dy
+    dash = ' stroke-dasharray="4 5"' if muted else ""
+    return (
+        f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{colour}" '
+        f'stroke-width="{1.5 if muted else 3}" fill="none"{dash} '
+        f'marker-end="url(#head{colour[1:]})"/>'
+        f'<text x="{x:.1f}" y="{y - 8:.1f}" fill="{colour}" text-anchor="middle" '
+        f'stroke="#fff" stroke-width="5" paint-order="stroke">{_text(label)}</text>'
+    )
+
+
+def _proposals(report: Report) -> str:
+    scores = [row.score for row in report.proposals if math.isfinite(row.score)]
+    low, high = (min(scores), max(scores)) if scores else (0.0, 0.0)
+    rows = []
+    for number, row in enumerate(report.proposals):
+        share = (row.score - low) / (high - low) if high > low else 1.0
+        width = 6 + 94 * share if math.isfinite(share) else 0
+        accuracy = "" if row.accuracy is None else f"{row.accuracy:.2f} %"
+        best = ' class="best"' if row.genotype == report.genotype else ""
+        rows.append(
+            f"<tr{best}><td>{number}</td><td><code>{_text(row.genotype)}</code></td>"
+            f"<td>{_number(row.score)}</td><td style='min-width:9rem'>"
+            f"<div class=bar style='width:{width:.0f}%'></div></td>"
+            f"<td>{accuracy}</td></tr>"
+        )
+    column = report.standings[0].column if report.standings else ""
+    return (
+        "<table><tr><th>#</th><th>genotype</th><th>mean score</th><th></th>"
+        f"<th>{_text(column)}</th></tr>{''.join(rows)}</table>"
+    )
+
+
+def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
+    by_proposal: dict[int, list[Mapping[str, Any]]] = {}
+    for line in decisions:
+        if line["edge"] is not None:
+            by_proposal.setdefault(line["proposal"], []).append(line)
+    return "".join(_heat_map(n, by_proposal[n]) for n in sorted(by_proposal))
+
+
+def _heat_map(proposal: int, lines: Sequence[Mapping[str, Any]]) -> str:
+    parts, header = [], None
+    for line in lines:
+        if line["candidates"] != header:
+            header = line["candidates"]
+            names = "".join(f"<th>{_text(name)}</th>" for name in header)
+            parts.append(f"<tr><th>edge</th>{names}</tr>")
+        parts.append(_heat_row(line))
+    table = f"<table class=heat>{''.join(parts)}</table>"
+    return f"<div><b>Proposal {proposal}</b>{table}</div>"
+
+
+def _heat_row(line: Mapping[str, Any]) -> str:
+    scores = line["scores"][line["edge"]]
+    finite = [s for s in scores if math.isfinite(s)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    cells = []
+    for name, score in zip(line["candidates"], scores, strict=True):
+        spared = (score - low) / (high - low) if high > low else 0.0
+        alpha = 0.75 * (1 - spared) if math.isfinite(spared) else 0.0
+        kept = " class=kept" if name in line["kept"] else ""
+        cells.append(
+            f'<td{kept} style="background:rgba(42,157,143,{alpha:.2f})">'
+            f"{_number(score)}</td>"
+        )
+    return f"<tr><td class=name>{_text(line['edge'])}</td>{''.join(cells)}</tr>"
+
+
+def _wall_time(seconds: Mapping[str, float]) -> str:
+    total = sum(seconds.values()) or 1.0
+    bars, keys = [], []
+    for index, (phase, value) in enumerate(seconds.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        share = 100 * max(value, 0) / total
+        bars.append(f'<div style="width:{share:.2f}%;background:{colour}"></div>')
+        keys.append(
+            f'<span class=key style="background:{colour}"></span>'
+            f"{_text(phase)} {value:.1f} s"
+        )
+    return (
+        f"<div class=time>{''.join(bars)}</div>"
+        f"<p>{''.join(keys)} &nbsp; <b>together {total:.1f} s</b></p>"
+    )
+
+
+def _details(title: str, values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{_text(key)}</td><td><code>{_text(value)}</code></td></tr>"
+        for key, value in values.items()
+    )
+    return f"<details><summary>{title}</summary><table>{rows}</table></details>"
+
+
+def _card(name: str, value: str) -> str:
+    return f"<div class=card><b>{_text(value)}</b><span>{_text(name)}</span></div>"
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else str(value)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,245 @@
+"""Run directories: configuration, progress that survives a kill, results.
+
+Every file is written whole and renamed into place, so that whatever moment a run is
+killed at, the files hold complete lines and the next run goes on from them.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zcpt_jax.proposal import Step
+from zcpt_jax.types import InputError
+
+CONFIG, DECISIONS, VALIDATION = "config.json", "decisions.jsonl", "validation.jsonl"
+GENOTYPE, TIMINGS, REPORT = "genotype.json", "timings.json", "report.html"
+
+_STEP_FIELDS = {"proposal", "step", "phase", "edge", "kept", "candidates", "scores"}
+_VALIDATION_FIELDS = {"genotype", "start", "scores"}
+
+
+class RunDirectory:
+    """One search on disk; hand it to the search as its memory.
+
+    Attributes:
+      path: the folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        environment: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        repair: bool = False,
+    ) -> None:
+        """Creates the folder, or opens it to go on.
+
+        Args:
+          path: the folder.
+          config: everything that decides the result. A folder made with another is
+            refused.
+          environment: versions, command and the like, kept beside the configuration.
+          overwrite: start anew whatever is there.
+          repair: put damaged lines aside and go on from those before them.
+
+        Raises:
+          InputError: if the folder cannot be written, was made with another
+            configuration, or holds damaged files.
+        """
+        self.path = Path(path)
+        self._make_folder()
+        if overwrite:
+            self._remove_results()
+        self._settle_config(dict(config), dict(environment or {}))
+        self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
+        self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
+        self._scores = {
+            (line["proposal"], line["step"], edge): [float(v) for v in scores]
+            for line in self._decisions
+            for edge, scores in line["scores"].items()
+        }
+        self._validated = {
+            (line["genotype"], line["start"]): [float(v) for v in line["scores"]]
+            for line in self._validation
+        }
+
+    def recall(self, proposal: int, step: int, edge: str) -> list[float] | None:
+        """Scores of a decision of an earlier run, or None."""
+        return self._scores.get((proposal, step, edge))
+
+    def keep(self, steps: Sequence[Step]) -> None:
+        """Writes the steps that are not there yet."""
+        known = {(d["proposal"], d["step"], d["edge"]) for d in self._decisions}
+        new = [s for s in steps if (s.proposal, s.step, s.edge) not in known]
+        if new:
+            lines = [asdict(step) for step in new]
+            for line in lines:
+                line["scores"] = {e: _plain(v) for e, v in line["scores"].items()}
+            self._decisions += lines
+            self._write_lines(DECISIONS, self._decisions)
+
+    def recall_validation(self, genotype: str, start: int) -> list[float] | None:
+        """Validation scores of an earlier run, or None."""
+        return self._validated.get((genotype, start))
+
+    def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
+        """Writes the scores of one genotype on consecutive minibatches."""
+        line = {"genotype": genotype, "start": start, "scores": _plain(scores)}
+        self._validation.append(line)
+        self._write_lines(VALIDATION, self._validation)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All lines of the decisions file, scores as numbers."""
+        result = []
+        for line in self._decisions:
+            scores = {e: [float(v) for v in s] for e, s in line["scores"].items()}
+            result.append({**line, "scores": scores})
+        return result
+
+    def read_json(self, name: str) -> Any:
+        """The content of one of the folder's JSON files, None if it is not there.
+
+        Raises:
+          InputError: if it is damaged.
+        """
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{file} is damaged ({error}); remove that file and run again: the "
+                "scores made so far are kept in the other files"
+            ) from error
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the folder in one go.
+
+        Raises:
+          InputError: if that fails; what was there before is still there.
+        """
+        write_atomically(self.path / name, text)
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot create the output directory {self.path}: {error.strerror}; "
+                "choose another with --output_dir"
+            ) from error
+
+    def _remove_results(self) -> None:
+        for name in (REPORT, GENOTYPE, TIMINGS, VALIDATION, DECISIONS, CONFIG):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _settle_config(
+        self, config: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
+        old = self.read_json(CONFIG)
+        config = json.loads(json.dumps(config))
+        if old is None:
+            if (self.path / DECISIONS).exists():
+                raise InputError(
+                    f"{self.path} holds {DECISIONS} and no {CONFIG}; use another "
+                    "--output_dir, or --overwrite to start anew"
+                )
+            record = {"config": config, **environment}
+            self.write(CONFIG, json.dumps(record, indent=2) + "\n")
+            return
+        before = old.get("config") if isinstance(old, dict) else None
+        if not isinstance(before, dict):
+            raise InputError(f"{self.path / CONFIG} has no entry 'config'")
+        changed = [
+            f"{key}: {before.get(key)!r} there, {config.get(key)!r} now"
+            for key in sorted({*before, *config})
+            if before.get(key) != config.get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} was made with other settings ({'; '.join(changed)}); use "
+                "another --output_dir, or --overwrite to start anew"
+            )
+
+    def _read(self, name: str, fields: set[str], repair: bool) -> list[dict[str, Any]]:
+        file = self.path / name
+        if not file.exists():
+            return []
+        text = file.read_text(errors="replace")
+        lines, good = text.split("\n"), []
+        for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+            problem = _problem(line, fields)
+            if problem is None:
+                good.append(json.loads(line))
+            elif repair:
+                write_atomically(file.with_suffix(".damaged"), text)
+                self._write_lines(name, good)
+                break
+            else:
+                raise InputError(
+                    f"{file}, line {number}: {problem}; the {number - 1} lines before "
+                    "it are good. Run again with --repair to go on from those (the "
+                    "damaged file is kept beside it)"
+                )
+        return good
+
+    def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        self.write(name, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file under another name and renames it into place.
+
+    Raises:
+      InputError: if that fails; what was there before is still there.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; what was written before is still "
+            "there, run again once there is room or permission"
+        ) from error
+
+
+def _plain(values: Sequence[float] | np.ndarray) -> list[float | str]:
+    """Numbers for JSON, which has no name for NaN and infinities."""
+    floats = [float(value) for value in values]
+    return [value if math.isfinite(value) else str(value) for value in floats]
+
+
+def _problem(line: str, fields: set[str]) -> str | None:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or set(record) != fields:
+            return f"expected an object with {sorted(fields)}"
+        scores = record["scores"]
+        rows = scores.values() if isinstance(scores, dict) else [scores]
+        for row in rows:
+            [float(value) for value in row]
+    except json.JSONDecodeError as error:
+        return f"not a complete JSON object ({error})"
+    except (TypeError, ValueError) as error:
+        return f"scores are not numbers ({error})"
+    return None

@@ -1,0 +1,349 @@
+"""Zero-Cost-PT: proposals by perturbation, then validation, from one seed.
+
+Xiang et al., Zero-Cost Operation Scoring in Differentiable Architecture Search, AAAI
+2023. :func:`zero_cost_pt` puts the two stages of :mod:`zcpt_jax.proposal` and
+:mod:`zcpt_jax.validation` together with a space, a proxy and a dataset.
+"""
+
+import contextlib
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from zcpt_jax.data import Dataset
+from zcpt_jax.orders import get_order
+from zcpt_jax.proposal import Memory, NoMemory, Step, propose
+from zcpt_jax.scoring import Scorer, default_chunk
+from zcpt_jax.types import Batch, InputError, Masks, Proxy, ScoreError, Space, Variables
+from zcpt_jax.validation import (
+    NoValidationMemory,
+    ValidationMemory,
+    best_genotype,
+    validate,
+)
+
+# Streams of minibatches; the order of edges draws from stream 0.
+_PROPOSAL_STREAM = 1
+_VALIDATION_STREAM = 2
+
+Progress = Callable[[str, float, int, str], None]
+"""``(stage, done, total, note)``, called after every chunk of masks and every step."""
+
+
+class RunMemory(Memory, ValidationMemory):
+    """Both memories in one."""
+
+
+class NoRunMemory(NoMemory, NoValidationMemory):
+    """Forgets everything."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+      genotype: the best proposal.
+      proposals: genotypes of all N proposals.
+      validation: distinct genotype to its V scores, as the proxy gives them.
+      seconds: wall time by phase: data, initialisation, compile, proposal, validation.
+      chunk_size: masks that were scored in one call.
+    """
+
+    genotype: str
+    proposals: tuple[str, ...]
+    validation: dict[str, np.ndarray]
+    seconds: dict[str, float]
+    chunk_size: int | None
+
+
+class Stopwatch:
+    """Wall time by phase. Phases may nest; each second is counted once."""
+
+    def __init__(self) -> None:
+        """Starts with no phase."""
+        self._seconds: dict[str, float] = {}
+        self._active: list[str] = []
+        self._last = 0.0
+
+    @contextlib.contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Counts the time inside to ``phase``, less what nested phases take."""
+        self._settle()
+        self._active.append(phase)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._active.pop()
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Adds seconds to ``phase``, taken from the phase now measured, if any."""
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+        if self._active:
+            self.add_to_active(-seconds)
+
+    def add_to_active(self, seconds: float) -> None:
+        """Adds seconds to the phase now measured."""
+        phase = self._active[-1]
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each phase up to now."""
+        self._settle()
+        return dict(self._seconds)
+
+    def _settle(self) -> None:
+        now = time.perf_counter()
+        if self._active:
+            self.add_to_active(now - self._last)
+        self._last = now
+
+
+def zero_cost_pt(
+    space: Space,
+    proxy: Proxy,
+    dataset: Dataset,
+    *,
+    edge_order: str = "random",
+    num_proposals: int = 10,
+    num_validation_batches: int = 100,
+    batch_size: int = 64,
+    seed: int = 0,
+    chunk_size: int | None = None,
+    memory: RunMemory | NoRunMemory | None = None,
+    progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> SearchResult:
+    """Searches a space without training.
+
+    Weights, edge orders and minibatches all derive from ``seed``. A proposal depends on
+    the seed and its index, a validation score on the seed and the genotype, neither on
+    N, V or the chunk size.
+
+    Args:
+      space: the search space.
+      proxy: what scores networks.
+      dataset: where minibatches come from.
+      edge_order: a name in :data:`zcpt_jax.orders.ORDERS`.
+      num_proposals: N of the paper.
+      num_validation_batches: V of the paper.
+      batch_size: images of a minibatch.
+      seed: non-negative.
+      chunk_size: masks scored in one call; by default what suits the device.
+      memory: where scores are kept and recalled from, to resume.
+      progress: called after every step.
+      stopwatch: takes the wall time by phase; a new one by default.
+
+    Returns:
+      The genotype found and how it came about.
+
+    Raises:
+      InputError: if an argument is out of range.
+      ScoreError: if scores decide nothing; it names the proxy, edge and minibatch.
+    """
+    for name, value in (
+        ("num_proposals", num_proposals),
+        ("num_validation_batches", num_validation_batches),
+        ("batch_size", batch_size),
+    ):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}")
+    dataset.check_batch_size(batch_size)
+    order = get_order(edge_order)
+    run = _Search(
+        space,
+        proxy,
+        dataset,
+        batch_size=batch_size,
+        seed=seed,
+        chunk_size=chunk_size,
+        stopwatch=stopwatch or Stopwatch(),
+    )
+    memory = memory or NoRunMemory()
+    report = progress or (lambda stage, done, total, note: None)
+    phases = space.phases()
+    total = num_proposals * sum(len(t) for p in phases for t in p.tracks)
+    telling = _Telling(memory, report, total, run.sign)
+    run.scorer.on_chunk = telling.tell_share
+    try:
+        with run.stopwatch.measure("proposal"):
+            masks = propose(
+                space.init_masks(),
+                phases,
+                run.score_masks,
+                order,
+                num_proposals=num_proposals,
+                seed=seed,
+                memory=telling,
+            )
+        proposals = tuple(space.genotype(mask) for mask in masks)
+        with run.stopwatch.measure("validation"):
+            validation = _validate(
+                run, proposals, num_validation_batches, memory, report
+            )
+        best = best_genotype({g: run.sign * v for g, v in validation.items()})
+    except ScoreError as error:
+        raise ScoreError(f"proxy {proxy.name}: {error}") from error
+    return SearchResult(
+        best, proposals, validation, run.stopwatch.seconds(), run.scorer.chunk_size
+    )
+
+
+def _validate(
+    run: "_Search",
+    proposals: Sequence[str],
+    num_batches: int,
+    memory: ValidationMemory,
+    report: Progress,
+) -> dict[str, np.ndarray]:
+    total = num_batches * len(set(proposals))
+    done = 0
+
+    def score(genotype: str, start: int, stop: int) -> np.ndarray:
+        nonlocal done
+        scores = run.score_network(genotype, start, stop)
+        done += stop - start
+        report("validation", done, total, genotype)
+        return scores
+
+    return validate(proposals, score, num_batches=num_batches, memory=memory)
+
+
+class _Telling:
+    """Turns signs between search and memory, and tells of each decision."""
+
+    def __init__(
+        self, memory: Memory, report: Progress, total: int, sign: float
+    ) -> None:
+        self.memory, self.report, self.total, self.sign = memory, report, total, sign
+        self.done, self.last, self.note = 0, 0, "first step"
+
+    def tell_share(self, share: float) -> None:
+        """Tells that a share of the masks of the step at hand is scored."""
+        done = self.done + share * self.last if share < 1 else self.done
+        self.report("proposal", done, self.total, self.note)
+
+    def recall(self, proposal: int, step: int, edge: str) -> Sequence[float] | None:
+        found = self.memory.recall(proposal, step, edge)
+        return None if found is None else [self.sign * value for value in found]
+
+    def keep(self, steps: Sequence[Step]) -> None:
+        raw = [dataclasses.replace(step, scores=self._raw(step)) for step in steps]
+        self.memory.keep(raw)
+        self.last = sum(step.edge is not None for step in steps)
+        self.done += self.last
+        self.note = _describe(raw[-1])
+        self.report("proposal", self.done, self.total, self.note)
+
+    def _raw(self, step: Step) -> dict[str, tuple[float, ...]]:
+        return {
+            edge: tuple(self.sign * value for value in values)
+            for edge, values in step.scores.items()
+        }
+
+
+def _describe(step: Step) -> str:
+    if step.edge is None:
+        return f"{step.phase}: survey"
+    scores = zip(step.candidates, step.scores[step.edge], strict=True)
+    listed = " ".join(f"{name} {value:.5g}" for name, value in scores)
+    return f"{step.phase} {step.edge} -> {', '.join(step.kept)} [{listed}]"
+
+
+class _Search:
+    """The supernet, its scorer, and the minibatches of one search."""
+
+    def __init__(
+        self,
+        space: Space,
+        proxy: Proxy,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        chunk_size: int | None,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.space, self.proxy, self.dataset = space, proxy, dataset
+        self.batch_size, self.seed, self.stopwatch = batch_size, seed, stopwatch
+        self.sign = 1.0 if proxy.higher_is_better else -1.0
+        self.chunk_size = chunk_size
+        self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
+        self.supernet = space.supernet(dataset.num_classes)
+        self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk_size)
+        self.variables: Variables | None = None
+        self.networks: dict[str, tuple[Scorer, Variables]] = {}
+        self.block: tuple[int, Batch] | None = None
+
+    def score_masks(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
+        """Scores masks ``[K]``, each on the minibatch of its proposal at this step."""
+        if self.variables is None:
+            self.variables = self._init(self.supernet, self.supernet_key)
+        distinct, which = np.unique(owners, return_inverse=True)
+        batches = self._batches([(_PROPOSAL_STREAM, int(p), step) for p in distinct])
+        if self.scorer.chunk_size is None:
+            self.scorer.chunk_size = default_chunk(
+                len(owners), self.proxy.weight_gradients
+            )
+        scores = self._timed(self.scorer, self.variables, batches, masks, which)
+        return self.sign * scores
+
+    def score_network(self, genotype: str, start: int, stop: int) -> np.ndarray:
+        """Scores the network of a genotype on validation minibatches."""
+        if genotype not in self.networks:
+            module = self.space.network(genotype, self.dataset.num_classes)
+            key = jax.random.fold_in(self.network_key, zlib.crc32(genotype.encode()))
+            chunk = self.chunk_size or default_chunk(
+                stop - start, self.proxy.weight_gradients
+            )
+            scorer = Scorer(
+                self.proxy.score, lambda v, x, _: module.apply(v, x), chunk_size=chunk
+            )
+            self.networks[genotype] = (scorer, self._init(module, key))
+        if self.block is None or self.block[0] != start:
+            names = [(_VALIDATION_STREAM, index) for index in range(start, stop)]
+            self.block = (start, self._batches(names))
+        scorer, variables = self.networks[genotype]
+        rows = np.arange(stop - start)
+        if self.proxy.data_free:
+            rows = np.zeros_like(rows)
+        return self._timed(scorer, variables, self.block[1], {}, rows)
+
+    def _init(self, module: object, key: jax.Array) -> Variables:
+        with self.stopwatch.measure("initialisation"):
+            return self.space.init_variables(module, key, self.dataset.image_shape)
+
+    def _batches(self, names: Sequence[tuple[int, ...]]) -> Batch:
+        """Stacked minibatches ``[M, B, ...]``, each from the seed and its name."""
+        if self.proxy.data_free:
+            shape = (len(names), 1, *self.dataset.image_shape)
+            return Batch(np.zeros(shape, np.float32), np.zeros(shape[:2], np.int32))
+        with self.stopwatch.measure("data"):
+            drawn = [
+                self.dataset.batch(
+                    np.random.default_rng([self.seed, *name]), self.batch_size
+                )
+                for name in names
+            ]
+            return Batch(*(np.stack(leaves) for leaves in zip(*drawn, strict=True)))
+
+    def _timed(
+        self,
+        scorer: Scorer,
+        variables: Variables,
+        batches: Batch,
+        masks: Masks,
+        which: np.ndarray,
+    ) -> np.ndarray:
+        before = scorer.compile_seconds
+        scores = scorer(variables, batches, masks, which)
+        self.stopwatch.add("compile", scorer.compile_seconds - before)
+        return scores
