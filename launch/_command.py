@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from absl import app
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from zcpt_jax.types import InputError, ScoreError
@@ -22,6 +22,8 @@ def without_traceback(
     """Turns errors that the user can mend into one message and exit code 1."""
 
     def run(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
         except (InputError, ScoreError, OSError, MemoryError) as error:

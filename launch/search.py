@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     earlier = run.read_json(TIMINGS) or {}
     finished = (run.path / GENOTYPE).exists()
     if finished and not _REPAIR.value:
-        load_genotype(run.path / GENOTYPE)
+        _check_genotype(run.path / GENOTYPE)
         print("this search is finished; run it with --overwrite to do it anew")
 
     def seconds() -> dict[str, float]:
@@ -135,6 +135,16 @@ def main(argv: list[str]) -> None:
     with stopwatch.measure("report"):
         keep_seconds()
         print(write_outcome(run, space, dataset, result, seconds(), table))
+
+
+def _check_genotype(path: Path) -> None:
+    try:
+        load_genotype(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; the scores are kept in the other files: run again with --repair "
+            "to write it anew from them"
+        ) from error
 
 
 def _check_counts() -> None:

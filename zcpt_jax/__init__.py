@@ -1,0 +1,32 @@
+"""Zero-Cost-PT in JAX: training-free neural architecture search.
+
+The doors of the library. Rooms: ``spaces`` and ``proxies`` hold what is searched and
+what scores; ``masks``, ``scoring``, ``proposal``, ``validation`` and ``search`` are the
+method; ``data``, ``tables``, ``runs`` and ``report`` are what surrounds it.
+"""
+
+from zcpt_jax.data import load_dataset
+from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.proxies import PROXIES, get_proxy
+from zcpt_jax.scoring import Scorer, score_masks
+from zcpt_jax.search import SearchResult, zero_cost_pt
+from zcpt_jax.spaces import SPACES, get_space
+from zcpt_jax.types import Batch, Proxy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PROXIES",
+    "SPACES",
+    "Batch",
+    "Proxy",
+    "Scorer",
+    "SearchResult",
+    "count_flops",
+    "count_params",
+    "get_proxy",
+    "get_space",
+    "load_dataset",
+    "score_masks",
+    "zero_cost_pt",
+]

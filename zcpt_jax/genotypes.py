@@ -48,8 +48,13 @@ def load_genotype(path: str | Path) -> GenotypeFile:
     except json.JSONDecodeError as error:
         what = "is empty" if not text.strip() else f"is not JSON ({error})"
         raise InputError(f"the genotype file {path} {what}") from error
-    kinds = {"space": str, "sizes": dict, "genotype": str, "dataset": str}
-    kinds["num_classes"] = int
+    kinds: dict[str, type] = {
+        "space": str,
+        "sizes": dict,
+        "genotype": str,
+        "dataset": str,
+        "num_classes": int,
+    }
     if not isinstance(fields, dict) or set(fields) != set(kinds):
         raise InputError(f"the genotype file {path} must hold exactly {sorted(kinds)}")
     for name, kind in kinds.items():

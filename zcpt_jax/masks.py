@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zcpt_jax.types import Decision, InputError, Masks
+from zcpt_jax.types import Array, Decision, InputError, Masks
 
 
 def undecided(edges: int, ops: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def removals(masks: Masks, decision: Decision) -> Masks:
     """
     count = len(decision.candidates)
 
-    def remove(group: str, weights: np.ndarray) -> np.ndarray:
+    def remove(group: str, weights: Array) -> np.ndarray:
         stacked = np.repeat(np.asarray(weights)[None], count, axis=0)
         region = decision.regions.get(group)
         return stacked if region is None else np.where(region, 0, stacked)
@@ -98,8 +98,8 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
             f"0..{count - 1}, got {list(kept)}"
         )
     result = {}
-    for group, weights in masks.items():
-        weights = np.asarray(weights)
+    for group, array in masks.items():
+        weights = np.asarray(array)
         region = decision.regions.get(group)
         if region is not None:
             stays = region[list(kept)].any(axis=0)
@@ -127,7 +127,7 @@ def one_hot(choices: np.ndarray, ops: int) -> np.ndarray:
     return np.eye(ops, dtype=np.float32)[np.asarray(choices)]
 
 
-def chosen(weights: np.ndarray, group: str) -> np.ndarray:
+def chosen(weights: Array, group: str) -> np.ndarray:
     """The operation on each edge of a fully decided mask.
 
     Args:

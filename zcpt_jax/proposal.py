@@ -167,7 +167,7 @@ class _Run:
             else:
                 chosen = indices[0]
             decision = track[chosen]
-            where = f"proposal {state.index}, step {self.step}"
+            where = f"proposal {state.index}, minibatch {self.step}"
             kept = keep_lowest(found[decision.name], decision, where)
             state.masks = mask_algebra.settle(state.masks, decision, kept)
             state.undecided.remove(chosen)

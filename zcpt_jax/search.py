@@ -11,7 +11,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -35,7 +37,7 @@ Progress = Callable[[str, float, int, str], None]
 """``(stage, done, total, note)``, called after every chunk of masks and every step."""
 
 
-class RunMemory(Memory, ValidationMemory):
+class RunMemory(Memory, ValidationMemory, Protocol):
     """Both memories in one."""
 
 
@@ -116,7 +118,7 @@ def zero_cost_pt(
     batch_size: int = 64,
     seed: int = 0,
     chunk_size: int | None = None,
-    memory: RunMemory | NoRunMemory | None = None,
+    memory: RunMemory | None = None,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> SearchResult:
@@ -317,7 +319,7 @@ class _Search:
             rows = np.zeros_like(rows)
         return self._timed(scorer, variables, self.block[1], {}, rows)
 
-    def _init(self, module: object, key: jax.Array) -> Variables:
+    def _init(self, module: nn.Module, key: jax.Array) -> Variables:
         with self.stopwatch.measure("initialisation"):
             return self.space.init_variables(module, key, self.dataset.image_shape)
 

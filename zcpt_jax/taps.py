@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.extend import core
 
-from zcpt_jax.types import ApplyFn, InputError, Norm, Variables
+from zcpt_jax.types import ApplyFn, Array, InputError, Norm, Variables
 
 Path = tuple[str, ...]
 ReluTap = Callable[[jax.Array, Any, Any], None]
@@ -65,7 +65,7 @@ class CutPoint(nn.Module):
 def forward(
     apply_fn: ApplyFn,
     variables: Variables,
-    images: jax.Array,
+    images: Array,
     masks: Any,
     *,
     norm: Norm,
@@ -130,8 +130,8 @@ def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
     scale = module.get_variable("params", "scale") if module.use_scale else 1.0
     bias = module.get_variable("params", "bias") if module.use_bias else 0.0
     if norm == "running":
-        mean = module.get_variable("batch_stats", "mean")
-        var = module.get_variable("batch_stats", "var")
+        mean: jax.Array = module.get_variable("batch_stats", "mean")
+        var: jax.Array = module.get_variable("batch_stats", "var")
         gain = scale / jnp.sqrt(var + module.epsilon)
         return x * gain.reshape(shape) + (bias - mean * gain).reshape(shape)
     axes = tuple(a for a in range(x.ndim) if a != module.axis % x.ndim)
@@ -208,8 +208,7 @@ def _interpret(
             outs = _interpret(inner[0], inner[1], values, found)
         else:
             found.extend(_relu_input(eqn, values))
-            subfuns, params = eqn.primitive.get_bind_params(eqn.params)
-            outs = eqn.primitive.bind(*subfuns, *values, **params)
+            outs = eqn.primitive.bind(*values, **eqn.params)
             outs = outs if eqn.primitive.multiple_results else [outs]
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]

@@ -16,7 +16,9 @@ import numpy as np
 Variables = Mapping[str, Any]
 """What Flax's ``init`` returns: ``{'params': ..., 'batch_stats': ...}``."""
 
-Masks = Mapping[str, jax.Array]
+Array = jax.Array | np.ndarray
+
+Masks = Mapping[str, Array]
 """Operation weights: one array ``[E, O]`` a group, stacks have a leading ``K``."""
 
 Norm = Literal["running", "batch", "identity"]
@@ -40,8 +42,8 @@ class Batch(NamedTuple):
       labels: int32 ``[B]``.
     """
 
-    images: jax.Array | np.ndarray
-    labels: jax.Array | np.ndarray
+    images: Array
+    labels: Array
 
 
 class ApplyFn(Protocol):

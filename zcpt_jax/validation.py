@@ -61,10 +61,11 @@ def validate(
     for start in range(0, num_batches, BLOCK):
         stop = min(start + BLOCK, num_batches)
         for genotype in distinct:
-            found = memory.recall_validation(genotype, start)
-            if found is None:
-                found = score(genotype, start, stop)
-                memory.keep_validation(genotype, start, found)
+            old = memory.recall_validation(genotype, start)
+            if old is None:
+                new = score(genotype, start, stop)
+                memory.keep_validation(genotype, start, new)
+            found = new if old is None else old
             blocks[genotype].append(np.asarray(found, np.float64))
     return {genotype: np.concatenate(parts) for genotype, parts in blocks.items()}
 

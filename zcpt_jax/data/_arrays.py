@@ -74,7 +74,7 @@ def load_npz(path: str, image_size: int) -> Dataset:
             f"{list(labels.shape)}"
         )
     if images.dtype != np.uint8:
-        if images.dtype.kind != "f" or not (0 <= images.min() and images.max() <= 1):
+        if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
             raise InputError(
                 f"{path}: 'images' must be uint8, or floats in [0, 1]; got "
                 f"{images.dtype} from {images.min()} to {images.max()}"
@@ -103,7 +103,7 @@ def _read_npz(path: str) -> tuple[np.ndarray, np.ndarray]:
     if not Path(path).is_file():
         raise InputError(f"npz dataset {path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file, np.load(file) as archive:
             missing = {"images", "labels"} - set(archive.files)
             if missing:
                 raise InputError(

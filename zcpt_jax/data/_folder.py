@@ -56,7 +56,8 @@ def load_folder(path: str, image_size: int) -> Dataset:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"folder dataset {path} is not a folder")
-    files, classes = [], []
+    files: list[tuple[Path, int]] = []
+    classes: list[str] = []
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
         images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _SUFFIXES)
         files += [(image, len(classes)) for image in images]

@@ -13,7 +13,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def fisher(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum over output channels k of 0.5 * mean_n g_nk^2, once per weight of k.
+    """Sum over output channels k of 0.5 * mean_n g_nk^2, once per weight of k.
 
     With ``a`` the output of a convolution or linear layer and ``d = dL/da``,
     ``g_nk`` is the sum of ``a * d`` over the positions of channel ``k`` (Turner et al.

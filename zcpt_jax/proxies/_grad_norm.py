@@ -12,7 +12,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def grad_norm(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum over layers of ||dL/dW||_2.
+    """Sum over layers of ||dL/dW||_2.
 
     Abdelfattah et al. 2021, section 3.2: a Euclidean norm a layer, then the sum.
 

@@ -13,7 +13,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def grasp(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum -W * (H g), with g = dL/dW and H the Hessian of the loss.
+    """Sum -W * (H g), with g = dL/dW and H the Hessian of the loss.
 
     Wang et al. 2020, equation 8, with temperature 1 and one batch. H being symmetric,
     sum W * (H g) = sum g * (H W), and H W is the derivative of the gradient in the

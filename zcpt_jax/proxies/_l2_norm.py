@@ -13,7 +13,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def l2_norm(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum over layers of ||W||_2, of the layers that are part of the network.
+    """Sum over layers of ||W||_2, of the layers that are part of the network.
 
     Abdelfattah et al. 2021, section 3.2. Their code sums over every layer of the
     module, so that removing an operation by its mask could not change the value; here

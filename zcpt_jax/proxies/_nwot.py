@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zcpt_jax import taps
-from zcpt_jax.types import ApplyFn, Batch, InputError, Norm, Proxy, Variables
+from zcpt_jax.types import ApplyFn, Array, Batch, InputError, Norm, Proxy, Variables
 
 
 def nwot(
@@ -44,7 +44,7 @@ def nwot(
     def add(z: jax.Array, live: Any, dead: Any) -> None:
         kernel_sum.append(live * pattern_kernel(z) + dead * (z.size / z.shape[0]))
 
-    def run(variables: Variables, images: jax.Array, masks: Any) -> jax.Array:
+    def run(variables: Variables, images: Array, masks: Any) -> jax.Array:
         return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)
 
     run(variables, batch.images, masks)

@@ -12,7 +12,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def plain(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum (W * dL/dW).
+    """Sum (W * dL/dW).
 
     Abdelfattah et al. 2021, section 3.2.
 

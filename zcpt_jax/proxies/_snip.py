@@ -12,7 +12,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def snip(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum |W * dL/dW|.
+    """Sum |W * dL/dW|.
 
     Lee et al. 2019, equation 6, without the normalisation over weights.
 

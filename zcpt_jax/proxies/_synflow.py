@@ -13,7 +13,7 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def synflow(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """sum |W * dR/dW| of R, the sum of the logits of the all-positive network.
+    """Sum |W * dR/dW| of R, the sum of the logits of the all-positive network.
 
     Tanaka et al. 2020, equation 2, summed over convolutions and linear layers: weights
     are replaced by their absolute values, BatchNorm is skipped, the input is one image

@@ -74,7 +74,7 @@ class NasBench201:
 
     def genotype(self, masks: Masks) -> str:
         """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of fully decided masks."""
-        chosen = mask_algebra.chosen(np.asarray(masks[GROUP]), GROUP)
+        chosen = mask_algebra.chosen(masks[GROUP], GROUP)
         return _format_ops([OPS[index] for index in chosen])
 
     def parse(self, text: str) -> str:
@@ -258,7 +258,7 @@ class Network(nn.Module):
         x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))
         return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
 
-    def _weights(self, masks: Masks | None) -> Sequence[Any]:
+    def _weights(self, masks: Masks | None) -> Any:
         if not masks:
             return [[1.0] * len(ops) for ops in self.candidates]
         weights = jnp.asarray(masks[GROUP])

@@ -1,0 +1,49 @@
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden_dir",
+        default=str(ROOT.parent / "shared" / "golden"),
+        help="folder of .npz files with scores of the published code",
+    )
+    parser.addoption(
+        "--tfds_dir",
+        default=str(ROOT.parent / "shared" / "tfds"),
+        help="folder of TFDS datasets in array_record form",
+    )
+
+
+def pytest_configure(config):
+    # Flags are defined when launch/ is imported; pytest's own are not ours to parse.
+    flags.FLAGS(sys.argv[:1])
+
+
+def pytest_generate_tests(metafunc):
+    if "golden_file" in metafunc.fixturenames:
+        files = sorted(Path(metafunc.config.getoption("golden_dir")).glob("*.npz"))
+        missing = pytest.param(
+            None, marks=pytest.mark.skip(reason="no .npz file in --golden_dir")
+        )
+        metafunc.parametrize(
+            "golden_file", files or [missing], ids=lambda f: getattr(f, "stem", "none")
+        )
+
+
+@pytest.fixture
+def tfds_dir(request):
+    folder = Path(request.config.getoption("tfds_dir"))
+    if not folder.is_dir():
+        pytest.skip(f"no datasets in {folder} (--tfds_dir)")
+    return str(folder)

@@ -1,0 +1,87 @@
+"""The arrows between rooms: types <- masks <- scoring <- search, and no way back."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "zcpt_jax").rglob("*.py"))
+
+# Room to the rooms it may import. What is not listed may import anything.
+ALLOWED = {
+    "types": set(),
+    "taps": {"types"},
+    "masks": {"types"},
+    "orders": {"types"},
+    "scoring": {"types"},
+    "networks": {"types", "taps"},
+    "tables": {"types"},
+    "genotypes": {"types"},
+    "data": {"types"},
+    "proxies": {"types", "taps"},
+    "spaces": {"types", "taps", "masks"},
+    "proposal": {"types", "masks", "orders"},
+    "validation": {"types"},
+    "search": {"types", "data", "orders", "proposal", "scoring", "validation"},
+    "report": {"types", "tables"},
+    "runs": {"types", "proposal"},
+}
+SPACES_OF_FILES = {"launch", "tests"}
+
+
+def room(path):
+    parts = path.relative_to(ROOT / "zcpt_jax").with_suffix("").parts
+    return parts[0]
+
+
+def imported(path):
+    """Names of modules a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_only_what_lies_below(path):
+    here = room(path)
+    names = set(imported(path))
+    assert not any(n.split(".")[0] in SPACES_OF_FILES for n in names)
+    if here not in ALLOWED:
+        assert here in ("__init__", "outcome")
+        return
+    rooms = {n.split(".")[1] for n in names if n.startswith("zcpt_jax.")} - {here}
+    assert rooms <= ALLOWED[here], f"{here} imports {sorted(rooms - ALLOWED[here])}"
+
+
+@pytest.mark.parametrize("package", ["spaces", "proxies"])
+def test_one_space_or_proxy_does_not_import_another(package):
+    shared = {"_ops", "_common"}
+    for path in (ROOT / "zcpt_jax" / package).glob("_[a-z]*.py"):
+        prefix = f"zcpt_jax.{package}."
+        used = {n[len(prefix) :].split(".")[0] for n in imported(path) if prefix in n}
+        assert used <= shared, f"{path.name} imports {sorted(used - shared)}"
+
+
+def test_the_library_reads_no_flags_and_no_environment():
+    for path in FILES:
+        assert not any(n.startswith("absl") for n in imported(path)), path
+        assert "environ" not in path.read_text(), path
+
+
+def test_the_core_names_no_space_and_no_proxy():
+    from zcpt_jax.proxies import PROXIES
+    from zcpt_jax.spaces import SPACES
+
+    for name in ("masks", "scoring", "orders", "proposal", "validation", "search"):
+        source = (ROOT / "zcpt_jax" / f"{name}.py").read_text()
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert not strings & {*PROXIES, *SPACES}, name

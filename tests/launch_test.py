@@ -1,0 +1,291 @@
+"""The command as a user runs it, in processes of its own where that matters."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from launch import _command, prepare_data, search
+from zcpt_jax.proxies import PROXIES
+from zcpt_jax.types import Proxy
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "--space_sizes=channels=4,cells_per_stage=1",
+    "--num_proposals=2",
+    "--num_validation_batches=2",
+    "--batch_size=16",
+    "--image_size=16",
+)
+FILES = {"config.json", "decisions.jsonl", "validation.jsonl", "genotype.json"}
+FILES |= {"timings.json", "report.html"}
+
+
+def command(output, *args):
+    script = str(ROOT / "launch" / "search.py")
+    return [sys.executable, script, *SMALL, f"--output_dir={output}", *args]
+
+
+def run(output, *args):
+    return subprocess.run(
+        command(output, *args), capture_output=True, text=True, timeout=300
+    )
+
+
+def in_process(capsys, *args, main=search.main):
+    """Runs the command here; returns its exit message (None if it went well), output."""
+    message = None
+    with flagsaver.flagsaver():
+        flags.FLAGS(["search.py", *args])
+        try:
+            _command.without_traceback(main)(["search.py"])
+        except SystemExit as error:
+            message = error.code
+    return message, capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run, shared by the tests that look at one."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    return output, run(output)
+
+
+def test_a_run_leaves_everything_and_says_what_it_found(finished):
+    output, process = finished
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""  # quiet when not a terminal
+    assert {p.name for p in output.iterdir()} == FILES
+    genotype = json.loads((output / "genotype.json").read_text())["genotype"]
+    assert f"found       {genotype}" in process.stdout
+    assert genotype in (output / "report.html").read_text().replace("&lt;", "<")
+    lines = [
+        json.loads(x) for x in (output / "decisions.jsonl").read_text().splitlines()
+    ]
+    assert len(lines) == 2 * 6 and all(len(x["scores"][x["edge"]]) == 5 for x in lines)
+    for line in lines:
+        scores = line["scores"][line["edge"]]
+        assert line["kept"] == [line["candidates"][int(np.argmin(scores))]]
+    stored = json.loads((output / "config.json").read_text())
+    assert stored["config"]["sizes"] == {"channels": 4, "cells_per_stage": 1}
+    assert stored["versions"]["jax"] and "launch/search.py" in stored["command"]
+    seconds = json.loads((output / "timings.json").read_text())
+    assert {"imports", "data", "compile", "proposal", "validation"} <= set(seconds)
+    assert all(value >= 0 for value in seconds.values())
+
+
+@pytest.mark.parametrize("moment", ["after the first step", "after the last decision"])
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
+    finished, tmp_path, moment
+):
+    whole, _ = finished
+    output = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wanted = 2 if moment == "after the first step" else 12
+    decisions = output / "decisions.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if decisions.exists() and decisions.read_text().count("\n") >= wanted:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (output / "genotype.json").exists()
+    before = decisions.read_text()
+    assert run(output).returncode == 0
+    assert decisions.read_text().startswith(before)
+    for name in ("decisions.jsonl", "validation.jsonl", "genotype.json"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, capsys):
+    output, process = finished
+    before = {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
+    message, out = in_process(capsys, *SMALL, f"--output_dir={output}")
+    assert message is None and "this search is finished" in out
+    found = process.stdout.splitlines()[0]
+    assert found in out
+    message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", "--seed=1")
+    assert "seed: 0 there, 1 now" in message and "--overwrite" in message
+    assert before == {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
+
+
+def test_an_empty_genotype_file_is_refused_and_repaired(finished, tmp_path, capsys):
+    source, _ = finished
+    output = tmp_path / "run"
+    output.mkdir()
+    for name in FILES:
+        (output / name).write_bytes((source / name).read_bytes())
+    (output / "genotype.json").write_text("")
+    message, _ = in_process(capsys, *SMALL, f"--output_dir={output}")
+    assert "genotype.json is empty" in message and "--repair" in message
+    message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", "--repair")
+    assert message is None
+    for name in ("genotype.json", "decisions.jsonl", "validation.jsonl"):
+        assert (output / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_the_result_does_not_depend_on_the_chunk_size(finished, tmp_path, capsys):
+    source, _ = finished
+    output = tmp_path / "run"
+    message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", "--chunk_size=3")
+    assert message is None
+    for name in ("decisions.jsonl", "genotype.json"):
+        assert (output / name).read_bytes() == (source / name).read_bytes(), name
+
+
+def table(path, rows):
+    path.write_text("arch_str,cifar10_test\n" + "".join(f"{r},90.0\n" for r in rows))
+    return path
+
+
+def test_a_table_gives_accuracy_regret_and_rank(finished, tmp_path, capsys):
+    output, _ = finished
+    lines = (output / "validation.jsonl").read_text().splitlines()
+    rows = [json.loads(line)["genotype"] for line in lines]
+    path = table(tmp_path / "table.csv", rows)
+    message, out = in_process(
+        capsys, *SMALL, f"--output_dir={output}", f"--table={path}"
+    )
+    assert message is None
+    assert f"cifar10_test         90.00 %  regret 0.00  rank 1 of {len(rows)}" in out
+    assert "90.00 %" in (output / "report.html").read_text()
+    path = table(tmp_path / "other.csv", ["|x|"])
+    message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", f"--table={path}")
+    assert "the table has no row for" in message
+
+
+def one_class(tmp_path):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "set" / "a" / "x.png")
+    return f"--dataset=folder:{tmp_path / 'set'}"
+
+
+def under_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    return f"--output_dir={tmp_path / 'file' / 'run'}"
+
+
+BAD = {
+    "unknown space 'darts2'; known: nasbench201": "--space=darts2",
+    "unknown proxy 'naswot'; known: nwot, synflow": "--proxy=naswot",
+    "unknown edge order 'best'; known: random, fixed": "--edge_order=best",
+    "unknown dataset 'mnist'; known: digits, cifar10": "--dataset=mnist",
+    "--num_proposals must be at least 1, got 0": "--num_proposals=0",
+    "--num_validation_batches must be at least 1, got -1": "--num_validation_batches=-1",
+    "--batch_size must be at least 1, got 0": "--batch_size=0",
+    "--chunk_size must be at least 1, got 0": "--chunk_size=0",
+    "--seed must not be negative, got -1": "--seed=-1",
+    "batch_size must be from 1 to 1797": "--batch_size=1798",
+    "image_size must be at least 8, got 2": "--image_size=2",
+    "--space_sizes takes name=integer, got 'channels'": "--space_sizes=channels",
+    "has no size 'depth'": "--space_sizes=depth=3",
+    "channels must be a positive integer, got 0": "--space_sizes=channels=0",
+    "prepare it with: python launch/prepare_data.py --dataset=cifar10": (
+        "--dataset=cifar10"
+    ),
+    "table none.csv does not exist": "--table=none.csv",
+    "at least two classes; found ['a']": one_class,
+    "cannot create the output directory": under_a_file,
+}
+
+
+@pytest.mark.parametrize("expected", BAD)
+def test_bad_input_gives_one_clear_message(expected, tmp_path, capsys):
+    flag = BAD[expected]
+    flag = flag(tmp_path) if callable(flag) else flag
+    message, out = in_process(
+        capsys,
+        *SMALL,
+        f"--output_dir={tmp_path / 'run'}",
+        f"--data_dir={tmp_path}",
+        flag,
+    )
+    assert isinstance(message, str) and message.startswith("error: ")
+    assert expected in message and out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_end_the_process_with_code_1_and_no_traceback(tmp_path):
+    process = run(tmp_path / "run", "--proxy=naswot")
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.startswith("error: unknown proxy 'naswot'")
+    assert "Traceback" not in process.stderr and process.stderr.count("\n") == 1
+    process = run(tmp_path / "run", "--colour=red")
+    assert process.returncode == 1 and "Unknown command line flag" in process.stderr
+    assert run(tmp_path / "run", "stray").returncode == 1
+
+
+def test_scores_that_are_not_numbers_name_proxy_edge_op_and_minibatch(
+    tmp_path, capsys, monkeypatch
+):
+    def broken(apply_fn, variables, batch, masks):
+        return masks["cell"].sum() * np.nan
+
+    proxy = Proxy("broken", broken, "batch", False, False, False, "nan", "none")
+    monkeypatch.setitem(PROXIES, "broken", proxy)
+    message, _ = in_process(
+        capsys, *SMALL, f"--output_dir={tmp_path / 'run'}", "--proxy=broken"
+    )
+    assert message.startswith("error: proxy broken: no usable score for edge ")
+    assert "proposal 0, minibatch 0" in message and "'nor_conv_3x3': nan" in message
+
+
+def test_a_proxy_that_is_better_when_low_is_turned_round(tmp_path, capsys, monkeypatch):
+    nwot = PROXIES["nwot"].score
+
+    def negated(*args):
+        return -nwot(*args)
+
+    proxy = Proxy("negated", negated, "running", False, False, False, "", "", False)
+    monkeypatch.setitem(PROXIES, "negated", proxy)
+    for name in ("nwot", "negated"):
+        args = (*SMALL, f"--output_dir={tmp_path / name}", f"--proxy={name}")
+        assert in_process(capsys, *args)[0] is None
+    read = lambda name, file: (tmp_path / name / file).read_text()  # noqa: E731
+    assert read("nwot", "genotype.json") == read("negated", "genotype.json")
+    first, second = (
+        json.loads(read(name, "validation.jsonl").splitlines()[0])["scores"]
+        for name in ("nwot", "negated")
+    )
+    assert first == [-value for value in second]
+
+
+@pytest.mark.parametrize("proxy", ["synflow", "l2_norm", "fisher", "grad_norm"])
+def test_a_search_runs_with_other_proxies(proxy, tmp_path, capsys):
+    args = (*SMALL, f"--output_dir={tmp_path / 'run'}", f"--proxy={proxy}")
+    message, out = in_process(capsys, *args, "--num_proposals=1", "--batch_size=8")
+    assert message is None and "found       |" in out
+
+
+def test_preparing_data_says_what_it_needs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not there
+    args = ("--dataset=svhn_cropped", f"--data_dir={tmp_path}")
+    message, _ = in_process(capsys, *args, main=prepare_data.main)
+    assert "needs TensorFlow" in message and "pip install tensorflow" in message
+    message, _ = in_process(capsys, "--dataset=mnist", main=prepare_data.main)
+    assert "must be one of cifar10" in message
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in (ROOT / "launch/flagfiles").iterdir())
+)
+def test_flagfiles_are_valid_and_say_what_they_are(name):
+    path = ROOT / "launch" / "flagfiles" / name
+    header = [x for x in path.read_text().splitlines() if x.startswith("#")]
+    for word in ("# Source:", "# Hardware and time:", "# Expected:", "# Command:"):
+        assert any(line.startswith(word) for line in header), word
+    with flagsaver.flagsaver():
+        flags.FLAGS(["search.py", f"--flagfile={path}"])
+        assert flags.FLAGS.num_proposals >= 1

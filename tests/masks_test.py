@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from zcpt_jax import masks as m
+from zcpt_jax.types import Decision, InputError
+
+OPS = ("a", "b", "c")
+
+
+def decisions():
+    return m.edge_decisions("cell", ("e0", "e1"), OPS)
+
+
+def test_undecided_entries_are_one_over_o():
+    np.testing.assert_array_equal(m.undecided(2, 4), np.full((2, 4), 0.25, np.float32))
+
+
+def test_removals_zero_one_entry_each_and_do_not_renormalise():
+    masks = {"cell": m.undecided(2, 3), "other": m.undecided(1, 2)}
+    stacked = m.removals(masks, decisions()[1])
+    assert stacked["cell"].shape == (3, 2, 3)
+    for o in range(3):
+        expected = m.undecided(2, 3)
+        expected[1, o] = 0
+        np.testing.assert_array_equal(stacked["cell"][o], expected)
+    np.testing.assert_array_equal(stacked["other"], np.full((3, 1, 2), 0.5))
+
+
+def test_settle_makes_the_edge_one_hot_and_leaves_the_rest():
+    masks = m.settle({"cell": m.undecided(2, 3)}, decisions()[0], [2])
+    np.testing.assert_array_equal(masks["cell"][0], [0, 0, 1])
+    np.testing.assert_array_equal(masks["cell"][1], m.undecided(1, 3)[0])
+
+
+def test_settle_keeps_several_rows_and_only_what_is_in_use():
+    # A node with three decided input edges keeps two: whole rows go.
+    region = np.zeros((3, 3, 2), bool)
+    region[np.arange(3), np.arange(3)] = True
+    decision = Decision("node", ("i", "j", "k"), {"cell": region}, keep=2)
+    weights = m.one_hot(np.array([0, 1, 1]), 2)
+    settled = m.settle({"cell": weights}, decision, [0, 2])
+    np.testing.assert_array_equal(settled["cell"], [[1, 0], [0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("kept", [[], [0, 1], [3], [-1]])
+def test_settle_refuses_a_wrong_choice(kept):
+    with pytest.raises(InputError, match="keeps 1 of the candidates"):
+        m.settle({"cell": m.undecided(2, 3)}, decisions()[0], kept)
+
+
+def test_chosen_refuses_an_undecided_edge():
+    assert m.chosen(m.one_hot(np.array([1, 2]), 3), "cell").tolist() == [1, 2]
+    with pytest.raises(InputError, match="edge 0 of mask group 'cell'"):
+        m.chosen(m.undecided(2, 3), "cell")

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from zcpt_jax import masks as m
+from zcpt_jax.orders import get_order
+from zcpt_jax.proposal import keep_lowest, propose
+from zcpt_jax.types import Decision, Phase, ScoreError
+from zcpt_jax.validation import BLOCK, best_genotype, validate
+
+NAN, INF = np.nan, np.inf
+THREE = m.edge_decisions("g", ("e",), ("a", "b", "c"))[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [([3, 1, 2], [1]), ([1, 1, 2], [0]), ([2, -INF, 1], [1]), ([-1, -2, -3], [2])],
+)
+def test_the_lowest_score_stays_and_ties_go_to_the_first(scores, kept):
+    assert keep_lowest(np.array(scores, float), THREE, "here") == kept
+
+
+def test_nan_is_ignored_with_a_warning():
+    with pytest.warns(UserWarning, match="score without a is NaN for edge e, here"):
+        assert keep_lowest(np.array([NAN, 2.0, 1.0]), THREE, "here") == [2]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([NAN] * 3, "no usable score for edge e, step 4: {'a': nan"),
+        ([-INF] * 3, "no usable score for edge e, step 4"),
+        ([1.0, INF, 2.0], "score without b is infinite for edge e, step 4"),
+    ],
+)
+def test_scores_that_decide_nothing_are_errors(scores, message):
+    with pytest.raises(ScoreError) as error:
+        keep_lowest(np.array(scores), THREE, "step 4")
+    assert message in str(error.value)
+
+
+def test_several_candidates_can_stay():
+    region = np.eye(4, dtype=bool).reshape(4, 1, 4)
+    decision = Decision("node", ("w", "x", "y", "z"), {"g": region}, keep=2)
+    assert keep_lowest(np.array([4.0, 1.0, 3.0, 2.0]), decision, "") == [1, 3]
+
+
+def test_tracks_advance_in_lockstep_on_one_minibatch_and_see_each_other():
+    seen = []
+
+    def score(step, masks, owners):
+        seen.append((step, masks["first"].copy(), masks["second"].copy()))
+        return np.arange(len(owners), dtype=float)
+
+    tracks = tuple(m.edge_decisions(g, (f"{g}0", f"{g}1"), ("a", "b")) for g in GROUPS)
+    masks = {g: m.undecided(2, 2) for g in GROUPS}
+    phases = (Phase("cells", tracks), Phase("again", (tracks[0][:1],)))
+    decided = propose(masks, phases, score, get_order("fixed"), num_proposals=1, seed=0)
+    assert [step for step, *_ in seen] == [0, 0, 1, 1, 2]
+    _, first, _ = seen[1]  # the second track sees the first one's decision
+    np.testing.assert_array_equal(first[0], [[1, 0], [0.5, 0.5]])
+    np.testing.assert_array_equal(decided[0]["second"], [[1, 0], [1, 0]])
+
+
+GROUPS = ("first", "second")
+
+
+def test_validation_scores_distinct_genotypes_on_the_same_blocks():
+    asked = []
+
+    def score(genotype, start, stop):
+        asked.append((genotype, start, stop))
+        return np.full(stop - start, len(genotype), float)
+
+    scores = validate(["bb", "a", "bb"], score, num_batches=BLOCK + 3)
+    assert list(scores) == ["bb", "a"] and len(scores["bb"]) == BLOCK + 3
+    first = [("bb", 0, BLOCK), ("a", 0, BLOCK)]
+    assert asked == [*first, ("bb", BLOCK, BLOCK + 3), ("a", BLOCK, BLOCK + 3)]
+
+
+def test_the_best_sum_wins_and_nan_is_passed_over():
+    scores = {
+        "nan": np.array([NAN, 100.0]),
+        "good": np.array([2.0, 2.0]),
+        "tie": np.array([1.0, 3.0]),
+        "dead": np.array([-INF, 9.0]),
+    }
+    assert best_genotype(scores) == "good"
+    with pytest.raises(ScoreError, match="no proposal has a finite validation score"):
+        best_genotype({"nan": scores["nan"], "dead": scores["dead"]})
+    with pytest.raises(ScoreError, match="score of x on minibatch 1 is infinite"):
+        best_genotype({"x": np.array([1.0, INF])})
