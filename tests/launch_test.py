@@ -14,7 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from launch import _command, prepare_data, search
+from launch import _command, search
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.types import Proxy
 
@@ -41,13 +41,13 @@ def run(output, *args):
     )
 
 
-def in_process(capsys, *args, main=search.main):
-    """Runs the command here; returns its exit message (None if it went well), output."""
+def in_process(capsys, *args):
+    """Runs the command here; returns its exit message, None for success, and output."""
     message = None
     with flagsaver.flagsaver():
         flags.FLAGS(["search.py", *args])
         try:
-            _command.without_traceback(main)(["search.py"])
+            _command.without_traceback(search.main)(["search.py"])
         except SystemExit as error:
             message = error.code
     return message, capsys.readouterr().out
@@ -183,7 +183,7 @@ BAD = {
     "unknown edge order 'best'; known: random, fixed": "--edge_order=best",
     "unknown dataset 'mnist'; known: digits, cifar10": "--dataset=mnist",
     "--num_proposals must be at least 1, got 0": "--num_proposals=0",
-    "--num_validation_batches must be at least 1, got -1": "--num_validation_batches=-1",
+    "--num_validation_batches must be at least 1": "--num_validation_batches=-1",
     "--batch_size must be at least 1, got 0": "--batch_size=0",
     "--chunk_size must be at least 1, got 0": "--chunk_size=0",
     "--seed must not be negative, got -1": "--seed=-1",
@@ -269,18 +269,47 @@ def test_a_search_runs_with_other_proxies(proxy, tmp_path, capsys):
     assert message is None and "found       |" in out
 
 
-def test_preparing_data_says_what_it_needs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not there
-    args = ("--dataset=svhn_cropped", f"--data_dir={tmp_path}")
-    message, _ = in_process(capsys, *args, main=prepare_data.main)
-    assert "needs TensorFlow" in message and "pip install tensorflow" in message
-    message, _ = in_process(capsys, "--dataset=mnist", main=prepare_data.main)
-    assert "must be one of cifar10" in message
+# Flags of two commands cannot live in one process: prepare_data runs in its own.
+PREPARE = """
+import runpy, sys
+import tensorflow_datasets
+sys.modules["tensorflow"] = None  # as if it were not installed
+sys.argv = ["prepare_data.py", *sys.argv[2:]]
+runpy.run_path({script!r}, run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize(
-    "name", sorted(p.name for p in (ROOT / "launch/flagfiles").iterdir())
+    ("dataset", "expected"),
+    [
+        ("svhn_cropped", "pip install tensorflow importlib_resources"),
+        ("mnist", "--dataset must be one of cifar10, cifar100"),
+    ],
 )
+def test_preparing_data_says_what_it_needs(tmp_path, dataset, expected):
+    code = PREPARE.format(script=str(ROOT / "launch" / "prepare_data.py"))
+    args = ["-", f"--dataset={dataset}", f"--data_dir={tmp_path}"]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True
+    )
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert expected in process.stderr
+
+
+def test_preparing_what_is_there_already_says_so(tfds_dir):
+    script = str(ROOT / "launch" / "prepare_data.py")
+    args = ["--dataset=cifar10", f"--data_dir={tfds_dir}"]
+    process = subprocess.run(
+        [sys.executable, script, *args], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "cifar10 is ready: the search draws from 25,000 images\n"
+
+
+FLAGFILES = sorted(path.name for path in (ROOT / "launch" / "flagfiles").iterdir())
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
 def test_flagfiles_are_valid_and_say_what_they_are(name):
     path = ROOT / "launch" / "flagfiles" / name
     header = [x for x in path.read_text().splitlines() if x.startswith("#")]

@@ -48,7 +48,7 @@ def page(**changes):
 class Balance(HTMLParser):
     """Checks that elements close in order; collects what a browser would load."""
 
-    VOID = {"meta", "link", "img", "br", "path", "circle"}
+    VOID = {"meta", "link", "img", "br"}
 
     def __init__(self):
         super().__init__()
@@ -58,6 +58,9 @@ class Balance(HTMLParser):
         self.loads += [v for k, v in attrs if k in ("src", "href")]
         if tag not in self.VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.loads += [v for k, v in attrs if k in ("src", "href")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

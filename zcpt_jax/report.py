@@ -28,6 +28,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .22rem .45rem; border-bottom: 1px solid var(--line); }
 table.heat td { text-align: right; font-variant-numeric: tabular-nums; }
+table.heat th + th { text-align: right; }
 table.heat td.name { text-align: left; white-space: nowrap; }
 table.heat td.kept { outline: 2px solid var(--ink); outline-offset: -2px;
   font-weight: 700; }
@@ -136,10 +137,13 @@ def draw(drawing: Drawing) -> str:
     place = {n: (x * _SCALE, -y * _SCALE) for n, (x, y) in drawing.nodes.items()}
     heads = "".join(_arrow_head(c) for c in [*colours.values(), _MUTED])
     parts = [f"<defs>{heads}</defs>"]
+    names = []
     for source, target, label in drawing.edges:
         muted = label in drawing.muted
         colour = _MUTED if muted else colours[label]
-        parts.append(_edge(place[source], place[target], label, colour, muted))
+        parts.append(_edge(place[source], place[target], colour, muted))
+        names.append(_edge_label(place[source], place[target], label, colour))
+    parts += names  # on top of every edge
     for name, (x, y) in place.items():
         parts.append(
             f'<circle cx="{x:.0f}" cy="{y:.0f}" r="20" fill="#1d2433"/>'
@@ -164,7 +168,6 @@ def _arrow_head(colour: str) -> str:
 def _edge(
     start: tuple[float, float],
     end: tuple[float, float],
-    label: str,
     colour: str,
     muted: bool,
 ) -> str:
@@ -173,14 +176,22 @@ def _edge(
     ux, uy = dx / length, dy / length
     x1, y1 = start[0] + 20 * ux, start[1] + 20 * uy
     x2, y2 = end[0] - 23 * ux, end[1] - 23 * uy
-    # Labels stand off the middle, where edges tend to cross.
-    x, y = start[0] + 0.42 * dx, start[1] + 0.42 * dy
     dash = ' stroke-dasharray="4 5"' if muted else ""
     return (
         f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{colour}" '
         f'stroke-width="{1.5 if muted else 3}" fill="none"{dash} '
         f'marker-end="url(#head{colour[1:]})"/>'
-        f'<text x="{x:.1f}" y="{y - 8:.1f}" fill="{colour}" text-anchor="middle" '
+    )
+
+
+def _edge_label(
+    start: tuple[float, float], end: tuple[float, float], label: str, colour: str
+) -> str:
+    # Off the middle, where edges tend to cross.
+    x = start[0] + 0.4 * (end[0] - start[0])
+    y = start[1] + 0.4 * (end[1] - start[1])
+    return (
+        f'<text x="{x:.1f}" y="{y + 4:.1f}" fill="{colour}" text-anchor="middle" '
         f'stroke="#fff" stroke-width="5" paint-order="stroke">{_text(label)}</text>'
     )
 
