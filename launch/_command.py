@@ -99,13 +99,11 @@ class Bar:
             self.stage = stage
             self.bar = tqdm(
                 total=total,
-                desc=stage,
                 disable=None,
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}% |{bar:16}| "
-                "[{elapsed}<{remaining}] {postfix}",
+                bar_format="{percentage:3.0f}% |{bar:16}| {elapsed}<{remaining} {desc}",
             )
-        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.set_description_str(f"{stage}: {note}", refresh=False)
         self.bar.update(done - self.bar.n)
         self.bar.refresh()
         if done == int(done):

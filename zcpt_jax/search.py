@@ -175,6 +175,7 @@ def zero_cost_pt(
     total = num_proposals * sum(len(t) for p in phases for t in p.tracks)
     telling = _Telling(memory, report, total, run.sign)
     run.scorer.on_chunk = telling.tell_share
+    report("proposal", 0, total, telling.note)
     try:
         with run.stopwatch.measure("proposal"):
             masks = propose(
@@ -226,7 +227,7 @@ class _Telling:
         self, memory: Memory, report: Progress, total: int, sign: float
     ) -> None:
         self.memory, self.report, self.total, self.sign = memory, report, total, sign
-        self.done, self.last, self.note = 0, 0, "first step"
+        self.done, self.last, self.note = 0, 0, "compiling"
 
     def tell_share(self, share: float) -> None:
         """Tells that a share of the masks of the step at hand is scored."""
@@ -255,9 +256,8 @@ class _Telling:
 def _describe(step: Step) -> str:
     if step.edge is None:
         return f"{step.phase}: survey"
-    scores = zip(step.candidates, step.scores[step.edge], strict=True)
-    listed = " ".join(f"{name} {value:.5g}" for name, value in scores)
-    return f"{step.phase} {step.edge} -> {', '.join(step.kept)} [{listed}]"
+    listed = " ".join(f"{value:.6g}" for value in step.scores[step.edge])
+    return f"{step.edge} keeps {', '.join(step.kept)} | {listed}"
 
 
 class _Search:

@@ -191,7 +191,7 @@ class Cell(nn.Module):
 
     def _conv(self, op: str, activated: jax.Array, name: str) -> jax.Array:
         features = activated.shape[-1]
-        y = _ops.conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")(activated)
+        y = _ops.Conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")(activated)
         return _ops.batch_norm(self.affine, name=f"{name}_norm")(y)
 
 
@@ -206,13 +206,13 @@ class Reduction(nn.Module):
         """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
         features = 2 * x.shape[-1]
         y = ReLU(name="relu_a")(x, live=2.0)
-        y = _ops.conv(features, 3, stride=2, name="conv_a")(y)
+        y = _ops.Conv(features, 3, stride=2, name="conv_a")(y)
         y = _ops.batch_norm(name="norm_a")(y)
         y = ReLU(name="relu_b")(y, live=2.0)
-        y = _ops.conv(features, 3, name="conv_b")(y)
+        y = _ops.Conv(features, 3, name="conv_b")(y)
         y = _ops.batch_norm(name="norm_b")(y)
         shortcut = nn.avg_pool(x, (2, 2), strides=(2, 2))
-        return _ops.conv(features, 1, name="shortcut")(shortcut) + y
+        return _ops.Conv(features, 1, name="shortcut")(shortcut) + y
 
 
 class Network(nn.Module):
@@ -244,7 +244,7 @@ class Network(nn.Module):
           InputError: if the masks do not have the shape of the candidates.
         """
         weights = self._weights(masks)
-        x = _ops.conv(self.channels, 3, name="stem_conv")(images)
+        x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = _ops.batch_norm(name="stem_norm")(x)
         for stage in range(3):
             for index in range(self.cells_per_stage):

@@ -79,17 +79,34 @@ def _torch_leaf(path: tuple[str, ...], drawn: np.ndarray, flat: Any) -> np.ndarr
     return drawn * np.float32(np.prod(kernel.shape[:-1]) ** -0.5)
 
 
-def conv(features: int, size: int, stride: int = 1, name: str | None = None) -> nn.Conv:
-    """A square convolution without bias, zero-padded by ``size // 2`` on each side."""
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=[(size // 2, size // 2)] * 2,
-        use_bias=False,
-        kernel_init=kernel_init,
-        name=name,
-    )
+class Conv(nn.Module):
+    """A square convolution without bias, zero-padded by ``size // 2`` on each side.
+
+    Attributes:
+      features: output channels.
+      size: height and width of the kernel, odd.
+      stride: in both directions.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", kernel_init, shape)
+        if self.size == self.stride == 1:
+            # The same as a matrix product, which XLA runs faster on CPU.
+            return x @ kernel[0, 0]
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            [(self.size // 2, self.size // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 def batch_norm(affine: bool = True, name: str | None = None) -> nn.BatchNorm:
