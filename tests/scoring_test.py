@@ -128,6 +128,6 @@ def test_bad_arguments_are_refused():
             score_masks(PROXIES["nwot"].score, lambda v, x, m: x, {}, DATA, masks)
 
 
-def test_default_chunks_on_cpu_pad_least():
+def test_default_chunks_on_cpu_pad_little():
     assert [default_chunk(n) for n in (5, 50, 7, 30, 11)] == [5, 5, 7, 6, 6]
     assert default_chunk(50, weight_gradients=True) == 1

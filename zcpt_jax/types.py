@@ -85,11 +85,11 @@ class Proxy:
     name: str
     score: ScoreFn
     norm: Norm
-    needs_labels: bool
-    data_free: bool
-    weight_gradients: bool
-    range: str
-    reference: str
+    needs_labels: bool = False
+    data_free: bool = False
+    weight_gradients: bool = False
+    range: str = "any"
+    reference: str = ""
     higher_is_better: bool = True
 
 
