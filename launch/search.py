@@ -20,14 +20,15 @@ from absl import app, flags  # noqa: E402
 from launch import _command  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
+from zcpt_jax.networks import count_params  # noqa: E402
 from zcpt_jax.orders import ORDERS, get_order  # noqa: E402
 from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
 from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import Stopwatch, zero_cost_pt  # noqa: E402
 from zcpt_jax.spaces import SPACES, get_space, space_sizes  # noqa: E402
-from zcpt_jax.tables import load_table  # noqa: E402
-from zcpt_jax.types import InputError  # noqa: E402
+from zcpt_jax.tables import Table, load_table  # noqa: E402
+from zcpt_jax.types import InputError, Space  # noqa: E402
 
 _SPACE = flags.DEFINE_string("space", "nasbench201", f"one of {', '.join(SPACES)}")
 _SIZES = flags.DEFINE_list(
@@ -64,7 +65,11 @@ class Config:
     space: str
     sizes: dict[str, int]
     dataset: str
+    num_images: int
+    num_classes: int
     image_size: int
+    mean: list[float]
+    std: list[float]
     proxy: str
     edge_order: str
     num_proposals: int
@@ -82,14 +87,22 @@ def main(argv: list[str]) -> None:
     proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
     _check_counts()
     table = load_table(_TABLE.value) if _TABLE.value else None
+    if table:
+        _check_table(table, space)
     with stopwatch.measure("data"):
         dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
         dataset.check_batch_size(_BATCH_SIZE.value)
+    # Traces the supernet: images it cannot take are refused before anything is written.
+    count_params(space.supernet(dataset.num_classes), dataset.image_shape)
     config = Config(
         space=space.name,
         sizes=space_sizes(space),
         dataset=dataset.name,
+        num_images=len(dataset.source),
+        num_classes=dataset.num_classes,
         image_size=dataset.image_size,
+        mean=list(dataset.mean),
+        std=list(dataset.std),
         proxy=proxy.name,
         edge_order=order.name,
         num_proposals=_PROPOSALS.value,
@@ -104,9 +117,9 @@ def main(argv: list[str]) -> None:
         overwrite=_OVERWRITE.value,
         repair=_REPAIR.value,
     )
-    earlier = run.read_json(TIMINGS) or {}
-    finished = (run.path / GENOTYPE).exists()
-    if finished and not _REPAIR.value:
+    earlier = run.read_json(TIMINGS, _REPAIR.value) or {}
+    finished = (run.path / GENOTYPE).exists() and not _REPAIR.value
+    if finished:
         _check_genotype(run.path / GENOTYPE)
         print("this search is finished; run it with --overwrite to do it anew")
 
@@ -132,9 +145,8 @@ def main(argv: list[str]) -> None:
             progress=bar.update,
             stopwatch=stopwatch,
         )
-    with stopwatch.measure("report"):
-        keep_seconds()
-        print(write_outcome(run, space, dataset, result, seconds(), table))
+    keep_seconds()
+    print(write_outcome(run, space, dataset, result, seconds(), table))
 
 
 def _check_genotype(path: Path) -> None:
@@ -147,6 +159,17 @@ def _check_genotype(path: Path) -> None:
         ) from error
 
 
+def _check_table(table: Table, space: Space) -> None:
+    """Before the search: a table of another space knows none of its genotypes."""
+    first = next(iter(table.rows))
+    try:
+        space.parse(first)
+    except InputError as error:
+        raise InputError(
+            f"table {_TABLE.value} is not one of {space.name}: {error}"
+        ) from error
+
+
 def _check_counts() -> None:
     """Before any data is read: counts that no search can have."""
     for flag in (_PROPOSALS, _BATCHES, _BATCH_SIZE):
@@ -154,8 +177,8 @@ def _check_counts() -> None:
             raise InputError(f"--{flag.name} must be at least 1, got {flag.value}")
     if _CHUNK.value is not None and _CHUNK.value < 1:
         raise InputError(f"--chunk_size must be at least 1, got {_CHUNK.value}")
-    if _SEED.value < 0:
-        raise InputError(f"--seed must not be negative, got {_SEED.value}")
+    if not 0 <= _SEED.value < 2**32:
+        raise InputError(f"--seed must be from 0 to 2**32 - 1, got {_SEED.value}")
 
 
 def _default_output(config: Config) -> str:

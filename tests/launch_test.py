@@ -161,7 +161,8 @@ def test_a_table_gives_accuracy_regret_and_rank(finished, tmp_path, capsys):
     assert message is None
     assert f"cifar10_test         90.00 %  regret 0.00  rank 1 of {len(rows)}" in out
     assert "90.00 %" in (output / "report.html").read_text()
-    path = table(tmp_path / "other.csv", ["|x|"])
+    other = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    path = table(tmp_path / "other.csv", [other])
     message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", f"--table={path}")
     assert "the table has no row for" in message
 
@@ -170,6 +171,10 @@ def one_class(tmp_path):
     (tmp_path / "set" / "a").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "set" / "a" / "x.png")
     return f"--dataset=folder:{tmp_path / 'set'}"
+
+
+def other_table(tmp_path):
+    return f"--table={table(tmp_path / 'other.csv', ['22212220'])}"
 
 
 def under_a_file(tmp_path):
@@ -186,7 +191,7 @@ BAD = {
     "--num_validation_batches must be at least 1": "--num_validation_batches=-1",
     "--batch_size must be at least 1, got 0": "--batch_size=0",
     "--chunk_size must be at least 1, got 0": "--chunk_size=0",
-    "--seed must not be negative, got -1": "--seed=-1",
+    "--seed must be from 0 to 2**32 - 1, got -1": "--seed=-1",
     "batch_size must be from 1 to 1797": "--batch_size=1798",
     "image_size must be at least 8, got 2": "--image_size=2",
     "--space_sizes takes name=integer, got 'channels'": "--space_sizes=channels",
@@ -196,6 +201,8 @@ BAD = {
         "--dataset=cifar10"
     ),
     "table none.csv does not exist": "--table=none.csv",
+    "other.csv is not one of nasbench201: malformed": other_table,
+    "must be divisible by 4, got 30x30": "--image_size=30",
     "at least two classes; found ['a']": one_class,
     "cannot create the output directory": under_a_file,
 }

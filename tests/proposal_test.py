@@ -1,9 +1,11 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
 from zcpt_jax import masks as m
 from zcpt_jax.orders import get_order
-from zcpt_jax.proposal import keep_lowest, propose
+from zcpt_jax.proposal import NoMemory, keep_lowest, propose
 from zcpt_jax.types import Decision, Phase, ScoreError
 from zcpt_jax.validation import BLOCK, best_genotype, validate
 
@@ -62,6 +64,29 @@ def test_tracks_advance_in_lockstep_on_one_minibatch_and_see_each_other():
 
 
 GROUPS = ("first", "second")
+
+
+def test_tracks_take_random_orders_of_their_own():
+    class Log(NoMemory):
+        edges: ClassVar[list] = []
+
+        def keep(self, steps):
+            self.edges += [step.edge for step in steps]
+
+    tracks = tuple(
+        m.edge_decisions(g, [f"{g} {i}" for i in range(8)], ("a", "b")) for g in GROUPS
+    )
+    propose(
+        {g: m.undecided(8, 2) for g in GROUPS},
+        (Phase("cells", tracks),),
+        lambda step, masks, owners: np.arange(len(owners), dtype=float),
+        get_order("random"),
+        num_proposals=1,
+        seed=0,
+        memory=Log(),
+    )
+    orders = [[e[-1] for e in Log.edges if e.startswith(g)] for g in GROUPS]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
 
 
 def test_validation_scores_distinct_genotypes_on_the_same_blocks():

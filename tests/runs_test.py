@@ -27,11 +27,12 @@ def filled(path):
 def test_scores_come_back_exactly_after_reopening(tmp_path):
     value = float(np.float32(0.1) / np.float32(3))
     run = RunDirectory(tmp_path / "deep" / "run", CONF)
-    run.keep([step(scores=(value, np.nan, np.inf))])
+    run.keep([step(scores=(value, np.nan)), step(1, scores=(np.inf, 0.0))])
     run.keep_validation("g", 10, np.array([value, -np.inf], np.float32))
     again = RunDirectory(run.path, CONF)
-    np.testing.assert_array_equal(again.recall(0, 0, "e0"), [value, np.nan, np.inf])
-    assert again.recall(0, 1, "e0") is None and again.recall(1, 0, "e0") is None
+    np.testing.assert_array_equal(again.recall(0, 0, "e0"), [value, np.nan])
+    assert again.recall(1, 0, "e0") == [np.inf, 0.0]
+    assert again.recall(0, 1, "e0") is None
     assert again.recall_validation("g", 10) == [value, -np.inf]
     assert again.recall_validation("g", 0) is None
 
@@ -111,6 +112,19 @@ def test_damaged_or_missing_configuration_is_refused(tmp_path):
     (tmp_path / CONFIG).unlink()
     with pytest.raises(InputError, match=r"holds decisions.jsonl and no config\.json"):
         RunDirectory(tmp_path, CONF)
+    (tmp_path / CONFIG).write_text("{")
+    run = RunDirectory(tmp_path, CONF, repair=True)
+    assert run.recall(0, 0, "e0") == [1.5, 2.0]
+    assert json.loads((tmp_path / CONFIG).read_text())["config"] == CONF
+    assert (tmp_path / "config.damaged").read_text() == "{"
+
+
+def test_surveys_of_two_tracks_are_both_kept(tmp_path):
+    run = RunDirectory(tmp_path, CONF)
+    for edge in ("n0", "r0"):
+        run.keep([Step(0, 0, "ops", None, (), (), {edge: (1.0, 2.0)})])
+    again = RunDirectory(tmp_path, CONF)
+    assert again.recall(0, 0, "n0") == again.recall(0, 0, "r0") == [1.0, 2.0]
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):

@@ -23,7 +23,7 @@ def write_outcome(
     seconds: Mapping[str, float],
     table: Table | None,
 ) -> str:
-    """Writes ``report.html`` and then ``genotype.json``, which marks a finished run.
+    """Writes ``genotype.json``, which marks a finished run, and ``report.html``.
 
     Args:
       run: the run directory.
@@ -42,6 +42,7 @@ def write_outcome(
     network = space.network(result.genotype, dataset.num_classes)
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
+    run.write(GENOTYPE, _genotype_text(space, dataset, result))
     standings = table.standing(result.genotype) if table else ()
     record = run.read_json(CONFIG)
     rows = []
@@ -71,14 +72,6 @@ def write_outcome(
         environment=record,
     )
     run.write(REPORT, render(report))
-    file = GenotypeFile(
-        space.name,
-        space_sizes(space),
-        result.genotype,
-        dataset.name,
-        dataset.num_classes,
-    )
-    run.write(GENOTYPE, dump_genotype(file))
     lines = [
         f"found       {result.genotype}",
         f"network     {params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
@@ -94,6 +87,17 @@ def write_outcome(
         f"report      {run.path / REPORT}",
     ]
     return "\n".join(lines)
+
+
+def _genotype_text(space: Space, dataset: Dataset, result: SearchResult) -> str:
+    record = GenotypeFile(
+        space.name,
+        space_sizes(space),
+        result.genotype,
+        dataset.name,
+        dataset.num_classes,
+    )
+    return dump_genotype(record)
 
 
 def merge_seconds(*parts: Mapping[str, float]) -> dict[str, float]:

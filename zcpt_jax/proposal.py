@@ -131,10 +131,12 @@ class _Run:
                 self._survey(phase.name, track, states)
             self.step += 1
         for _ in range(max(len(track) for track in phase.tracks)):
-            for track, states in zip(phase.tracks, tracks, strict=True):
+            for number, (track, states) in enumerate(
+                zip(phase.tracks, tracks, strict=True)
+            ):
                 if states[0].undecided:
                     self._share_masks(proposals, states)
-                    self._decide(phase.name, track, states)
+                    self._decide(phase.name, number, track, states)
                     self._share_masks(states, proposals)
             self.step += 1
 
@@ -155,9 +157,13 @@ class _Run:
         self.memory.keep(steps)
 
     def _decide(
-        self, phase: str, track: Sequence[Decision], states: list[_Proposal]
+        self,
+        phase: str,
+        number: int,
+        track: Sequence[Decision],
+        states: list[_Proposal],
     ) -> None:
-        asked = [(state, self._to_score(state)) for state in states]
+        asked = [(state, self._to_score(state, number)) for state in states]
         scores = self._scores(track, asked)
         steps = []
         for (state, indices), found in zip(asked, scores, strict=True):
@@ -175,13 +181,14 @@ class _Run:
             steps.append(self._record(state, phase, decision, names, found))
         self.memory.keep(steps)
 
-    def _to_score(self, state: _Proposal) -> list[int]:
+    def _to_score(self, state: _Proposal, track: int) -> list[int]:
         if self.order.survey == "each_step":
             return list(state.undecided)
         if self.order.survey == "once":
             return [next(i for i in state.ranking if i in state.undecided)]
         assert self.order.pick is not None
         entropy = [self.seed, _ORDER_STREAM, state.index, self.step]
+        entropy += [track] if track else []  # tracks take orders of their own
         return [self.order.pick(np.random.default_rng(entropy), state.undecided)]
 
     def _scores(

@@ -59,7 +59,7 @@ class RunDirectory:
         self._make_folder()
         if overwrite:
             self._remove_results()
-        self._settle_config(dict(config), dict(environment or {}))
+        self._settle_config(dict(config), dict(environment or {}), repair)
         self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
         self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
         self._scores = {
@@ -78,14 +78,22 @@ class RunDirectory:
 
     def keep(self, steps: Sequence[Step]) -> None:
         """Writes the steps that are not there yet."""
-        known = {(d["proposal"], d["step"], d["edge"]) for d in self._decisions}
-        new = [s for s in steps if (s.proposal, s.step, s.edge) not in known]
+        new = [s for s in steps if not self._has(s)]
         if new:
+            self._scores.update(
+                ((s.proposal, s.step, edge), list(scores))
+                for s in new
+                for edge, scores in s.scores.items()
+            )
             lines = [asdict(step) for step in new]
             for line in lines:
                 line["scores"] = {e: _plain(v) for e, v in line["scores"].items()}
             self._decisions += lines
             self._write_lines(DECISIONS, self._decisions)
+
+    def _has(self, step: Step) -> bool:
+        keys = ((step.proposal, step.step, edge) for edge in step.scores)
+        return all(key in self._scores for key in keys)
 
     def recall_validation(self, genotype: str, start: int) -> list[float] | None:
         """Validation scores of an earlier run, or None."""
@@ -105,8 +113,12 @@ class RunDirectory:
             result.append({**line, "scores": scores})
         return result
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, repair: bool = False) -> Any:
         """The content of one of the folder's JSON files, None if it is not there.
+
+        Args:
+          name: of the file.
+          repair: put a damaged file aside, as if it were not there.
 
         Raises:
           InputError: if it is damaged.
@@ -117,9 +129,12 @@ class RunDirectory:
         try:
             return json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if repair:
+                file.replace(file.with_suffix(".damaged"))
+                return None
             raise InputError(
-                f"{file} is damaged ({error}); remove that file and run again: the "
-                "scores made so far are kept in the other files"
+                f"{file} is damaged ({error}); run again with the same flags and "
+                "--repair: the scores made so far are kept in the other files"
             ) from error
 
     def write(self, name: str, text: str) -> None:
@@ -144,15 +159,16 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
 
     def _settle_config(
-        self, config: dict[str, Any], environment: dict[str, Any]
+        self, config: dict[str, Any], environment: dict[str, Any], repair: bool
     ) -> None:
-        old = self.read_json(CONFIG)
+        old = self.read_json(CONFIG, repair)
         config = json.loads(json.dumps(config))
         if old is None:
-            if (self.path / DECISIONS).exists():
+            if (self.path / DECISIONS).exists() and not repair:
                 raise InputError(
-                    f"{self.path} holds {DECISIONS} and no {CONFIG}; use another "
-                    "--output_dir, or --overwrite to start anew"
+                    f"{self.path} holds {DECISIONS} and no {CONFIG}; run again with "
+                    "--repair if the flags are the same, use another --output_dir, or "
+                    "--overwrite to start anew"
                 )
             record = {"config": config, **environment}
             self.write(CONFIG, json.dumps(record, indent=2) + "\n")
@@ -235,11 +251,14 @@ def _problem(line: str, fields: set[str]) -> str | None:
         if not isinstance(record, dict) or set(record) != fields:
             return f"expected an object with {sorted(fields)}"
         scores = record["scores"]
-        rows = scores.values() if isinstance(scores, dict) else [scores]
-        for row in rows:
+        rows = scores if isinstance(scores, dict) else {None: scores}
+        for row in rows.values():
             [float(value) for value in row]
+        edge = record.get("edge")
+        if edge is not None and len(rows[edge]) != len(record["candidates"]):
+            return f"{edge} needs a score for each of {record['candidates']}"
     except json.JSONDecodeError as error:
         return f"not a complete JSON object ({error})"
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         return f"scores are not numbers ({error})"
     return None

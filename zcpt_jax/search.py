@@ -21,8 +21,18 @@ from zcpt_jax.data import Dataset
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
 from zcpt_jax.scoring import Scorer, default_chunk
-from zcpt_jax.types import Batch, InputError, Masks, Proxy, ScoreError, Space, Variables
+from zcpt_jax.types import (
+    Batch,
+    Decision,
+    InputError,
+    Masks,
+    Proxy,
+    ScoreError,
+    Space,
+    Variables,
+)
 from zcpt_jax.validation import (
+    BLOCK,
     NoValidationMemory,
     ValidationMemory,
     best_genotype,
@@ -136,7 +146,7 @@ def zero_cost_pt(
       num_proposals: N of the paper.
       num_validation_batches: V of the paper.
       batch_size: images of a minibatch.
-      seed: non-negative.
+      seed: from 0 to 2**32 - 1.
       chunk_size: masks scored in one call; by default what suits the device.
       memory: where scores are kept and recalled from, to resume.
       progress: called after every step.
@@ -156,14 +166,15 @@ def zero_cost_pt(
     ):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if seed < 0:
-        raise InputError(f"seed must not be negative, got {seed}")
+    if not 0 <= seed < 2**32:  # JAX keys drop higher bits
+        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     dataset.check_batch_size(batch_size)
     order = get_order(edge_order)
     run = _Search(
         space,
         proxy,
         dataset,
+        num_proposals=num_proposals,
         batch_size=batch_size,
         seed=seed,
         chunk_size=chunk_size,
@@ -171,8 +182,7 @@ def zero_cost_pt(
     )
     memory = memory or NoRunMemory()
     report = progress or (lambda stage, done, total, note: None)
-    phases = space.phases()
-    total = num_proposals * sum(len(t) for p in phases for t in p.tracks)
+    total = num_proposals * len(_decisions(space))
     telling = _Telling(memory, report, total, run.sign)
     run.scorer.on_chunk = telling.tell_share
     report("proposal", 0, total, telling.note)
@@ -180,7 +190,7 @@ def zero_cost_pt(
         with run.stopwatch.measure("proposal"):
             masks = propose(
                 space.init_masks(),
-                phases,
+                space.phases(),
                 run.score_masks,
                 order,
                 num_proposals=num_proposals,
@@ -200,6 +210,10 @@ def zero_cost_pt(
     )
 
 
+def _decisions(space: Space) -> list[Decision]:
+    return [d for phase in space.phases() for track in phase.tracks for d in track]
+
+
 def _validate(
     run: "_Search",
     proposals: Sequence[str],
@@ -207,17 +221,17 @@ def _validate(
     memory: ValidationMemory,
     report: Progress,
 ) -> dict[str, np.ndarray]:
-    total = num_batches * len(set(proposals))
-    done = 0
+    distinct = list(dict.fromkeys(proposals))
+    total = num_batches * len(distinct)
 
     def score(genotype: str, start: int, stop: int) -> np.ndarray:
-        nonlocal done
-        scores = run.score_network(genotype, start, stop)
-        done += stop - start
-        report("validation", done, total, genotype)
-        return scores
+        before = start * len(distinct) + distinct.index(genotype) * (stop - start)
+        report("validation", before, total, genotype)
+        return run.score_network(genotype, start, stop)
 
-    return validate(proposals, score, num_batches=num_batches, memory=memory)
+    scores = validate(proposals, score, num_batches=num_batches, memory=memory)
+    report("validation", total, total, "done")
+    return scores
 
 
 class _Telling:
@@ -269,6 +283,7 @@ class _Search:
         proxy: Proxy,
         dataset: Dataset,
         *,
+        num_proposals: int,
         batch_size: int,
         seed: int,
         chunk_size: int | None,
@@ -280,7 +295,10 @@ class _Search:
         self.chunk_size = chunk_size
         self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
         self.supernet = space.supernet(dataset.num_classes)
-        self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk_size)
+        # The masks of one decision of every proposal: what most calls ask for.
+        step = num_proposals * max(len(d.candidates) for d in _decisions(space))
+        chunk = chunk_size or default_chunk(step, proxy.weight_gradients)
+        self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk)
         self.variables: Variables | None = None
         self.networks: dict[str, tuple[Scorer, Variables]] = {}
         self.block: tuple[int, Batch] | None = None
@@ -291,10 +309,6 @@ class _Search:
             self.variables = self._init(self.supernet, self.supernet_key)
         distinct, which = np.unique(owners, return_inverse=True)
         batches = self._batches([(_PROPOSAL_STREAM, int(p), step) for p in distinct])
-        if self.scorer.chunk_size is None:
-            self.scorer.chunk_size = default_chunk(
-                len(owners), self.proxy.weight_gradients
-            )
         scores = self._timed(self.scorer, self.variables, batches, masks, which)
         return self.sign * scores
 
@@ -312,12 +326,15 @@ class _Search:
             self.networks[genotype] = (scorer, self._init(module, key))
         if self.block is None or self.block[0] != start:
             names = [(_VALIDATION_STREAM, index) for index in range(start, stop)]
-            self.block = (start, self._batches(names))
+            batches = self._batches(names)
+            if start:  # a short last block takes the shape that is compiled already
+                batches = Batch(*(np.resize(b, (BLOCK, *b.shape[1:])) for b in batches))
+            self.block = (start, batches)
         scorer, variables = self.networks[genotype]
-        rows = np.arange(stop - start)
-        if self.proxy.data_free:
-            rows = np.zeros_like(rows)
-        return self._timed(scorer, variables, self.block[1], {}, rows)
+        # A data-free score is the same on every minibatch.
+        rows = np.arange(1 if self.proxy.data_free else stop - start)
+        scores = self._timed(scorer, variables, self.block[1], {}, rows)
+        return np.resize(scores, stop - start)
 
     def _init(self, module: nn.Module, key: jax.Array) -> Variables:
         with self.stopwatch.measure("initialisation"):

@@ -27,10 +27,16 @@ class ArraySource:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of uint8 ``[..., 3]``, in [0, 1]."""
-    flat = images.reshape(-1, 3) / 255
-    std = np.maximum(flat.std(axis=0), 1e-3)
-    return [float(v) for v in flat.mean(axis=0)], [float(v) for v in std]
+    """Mean and deviation of each channel of uint8 ``[N, H, W, 3]``, in [0, 1]."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((3, 256))
+    for image in images:  # a histogram needs no copy of the whole in floats
+        for channel in range(3):
+            counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.maximum(np.sqrt(np.maximum(share @ levels**2 - mean**2, 0)), 1e-3)
+    return mean.tolist(), std.tolist()
 
 
 def load_digits(image_size: int) -> Dataset:

@@ -10,7 +10,10 @@ from zcpt_jax.data._augment import crop_and_flip, fit
 from zcpt_jax.data._dataset import Dataset
 from zcpt_jax.types import InputError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif"}
+_SUFFIXES = frozenset(
+    ".jpg .jpeg .png .bmp .gif .webp .ppm .pgm .tif .tiff".split()  # noqa: SIM905
+)
+_BOMB = Image.DecompressionBombError
 _STATISTICS_IMAGES = 1000
 
 
@@ -35,7 +38,7 @@ class FolderSource:
         try:
             with Image.open(path) as picture:
                 return np.asarray(picture.convert("RGB")), label
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB) as error:
             raise InputError(
                 f"cannot read the image {path} ({error}); remove or replace it"
             ) from error
@@ -82,7 +85,7 @@ def _check_headers(images: list[Path]) -> None:
     for image in images:
         try:
             Image.open(image).close()
-        except (OSError, UnidentifiedImageError, SyntaxError):
+        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB):
             broken.append(image)
     if broken:
         raise InputError(

@@ -13,6 +13,8 @@ from zcpt_jax.data._augment import crop_and_flip, resized_crop_flip_jitter
 from zcpt_jax.data._dataset import Augment, Dataset
 from zcpt_jax.types import InputError
 
+_BOMB = Image.DecompressionBombError
+
 
 @dataclass(frozen=True)
 class TfdsSpec:
@@ -115,7 +117,7 @@ class TfdsSource:
         try:
             with Image.open(io.BytesIO(record["image"])) as picture:
                 return np.asarray(picture.convert("RGB")), int(record["label"])
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB) as error:
             raise self._damaged(row, error) from error
 
     def _record(self, row: int) -> Any:

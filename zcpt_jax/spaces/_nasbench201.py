@@ -241,8 +241,13 @@ class Network(nn.Module):
           masks: ``{'cell': [6, O]}``, or None for weight one on every candidate.
 
         Raises:
-          InputError: if the masks do not have the shape of the candidates.
+          InputError: if the images or masks have another shape.
         """
+        if images.shape[1] % 4 or images.shape[2] % 4:
+            raise InputError(
+                "NAS-Bench-201 halves its images twice: height and width must be "
+                f"divisible by 4, got {images.shape[1]}x{images.shape[2]}"
+            )
         weights = self._weights(masks)
         x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = _ops.batch_norm(name="stem_norm")(x)
