@@ -96,14 +96,9 @@ class Stopwatch:
 
     def add(self, phase: str, seconds: float) -> None:
         """Adds seconds to ``phase``, taken from the phase now measured, if any."""
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+        self._add(phase, seconds)
         if self._active:
-            self.add_to_active(-seconds)
-
-    def add_to_active(self, seconds: float) -> None:
-        """Adds seconds to the phase now measured."""
-        phase = self._active[-1]
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+            self._add(self._active[-1], -seconds)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each phase up to now."""
@@ -113,8 +108,11 @@ class Stopwatch:
     def _settle(self) -> None:
         now = time.perf_counter()
         if self._active:
-            self.add_to_active(now - self._last)
+            self._add(self._active[-1], now - self._last)
         self._last = now
+
+    def _add(self, phase: str, seconds: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
 
 def zero_cost_pt(
