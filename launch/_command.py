@@ -40,19 +40,28 @@ def no_arguments(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
 
 
-def parse_sizes(items: Sequence[str]) -> dict[str, int]:
-    """``['channels=8']`` to ``{'channels': 8}``.
+def parse_options(items: Sequence[str]) -> dict[str, Any]:
+    """``['channels=8', 'stem=cifar']`` to ``{'channels': 8, 'stem': 'cifar'}``.
 
     Raises:
       InputError: if an item is not of that form.
     """
-    sizes = {}
+    options = {}
     for item in items:
         name, _, value = item.partition("=")
-        if not name or not value.isdigit():
-            raise InputError(f"--space_sizes takes name=integer, got {item!r}")
-        sizes[name] = int(value)
-    return sizes
+        if not name or not value:
+            raise InputError(f"--space_options takes name=value, got {item!r}")
+        options[name] = _number_or_text(value)
+    return options
+
+
+def _number_or_text(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def environment() -> dict[str, Any]:

@@ -12,12 +12,15 @@ START = time.perf_counter()
 import dataclasses  # noqa: E402  the clock starts before the imports
 import json  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import app, flags  # noqa: E402
 
 from launch import _command  # noqa: E402
+from zcpt_jax import masks as mask_algebra  # noqa: E402
+from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
 from zcpt_jax.networks import count_params  # noqa: E402
@@ -26,13 +29,13 @@ from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
 from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import Stopwatch, zero_cost_pt  # noqa: E402
-from zcpt_jax.spaces import SPACES, get_space, space_sizes  # noqa: E402
+from zcpt_jax.spaces import SPACES, get_space, space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 
 _SPACE = flags.DEFINE_string("space", "nasbench201", f"one of {', '.join(SPACES)}")
-_SIZES = flags.DEFINE_list(
-    "space_sizes", [], "sizes of the supernet, such as channels=8,cells_per_stage=2"
+_OPTIONS = flags.DEFINE_list(
+    "space_options", [], "options of the space, such as channels=8,cells_per_stage=2"
 )
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "a TFDS name, folder:PATH, npz:FILE or digits"
@@ -45,6 +48,13 @@ _PROPOSALS = flags.DEFINE_integer("num_proposals", 10, "N of the paper")
 _BATCHES = flags.DEFINE_integer("num_validation_batches", 100, "V of the paper")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images of a minibatch")
 _SEED = flags.DEFINE_integer("seed", 0, "everything random derives from it")
+_RANDOM = flags.DEFINE_bool(
+    "random_proposals", False, "draw proposals at random: the baseline"
+)
+_MAX_PARAMS = flags.DEFINE_float("max_params", None, "most parameters, such as 3.5e6")
+_MAX_FLOPS = flags.DEFINE_float(
+    "max_flops", None, "most multiply-adds for one image, such as 600e6"
+)
 _CHUNK = flags.DEFINE_integer(
     "chunk_size", None, "masks scored in one call; default: what suits the device"
 )
@@ -52,7 +62,7 @@ _OUTPUT = flags.DEFINE_string(
     "output_dir", None, "default: runs/SPACE-DATASET-PROXY-ORDER-SEED"
 )
 _TABLE = flags.DEFINE_string(
-    "table", None, "CSV of accuracies to look the result up in"
+    "table", None, "accuracies to look the result up in: a CSV, or as published"
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew in output_dir")
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
@@ -63,7 +73,7 @@ class Config:
     """What decides the result of a search; kept in config.json."""
 
     space: str
-    sizes: dict[str, int]
+    options: dict[str, Any]
     dataset: str
     num_images: int
     num_classes: int
@@ -76,6 +86,9 @@ class Config:
     num_validation_batches: int
     batch_size: int
     seed: int
+    random_proposals: bool
+    max_params: float | None
+    max_flops: float | None
 
 
 def main(argv: list[str]) -> None:
@@ -83,7 +96,7 @@ def main(argv: list[str]) -> None:
     _command.no_arguments(argv)
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
-    space = get_space(_SPACE.value, **_command.parse_sizes(_SIZES.value))
+    space = get_space(_SPACE.value, **_command.parse_options(_OPTIONS.value))
     proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
     _check_counts()
     table = load_table(_TABLE.value) if _TABLE.value else None
@@ -92,11 +105,19 @@ def main(argv: list[str]) -> None:
     with stopwatch.measure("data"):
         dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
         dataset.check_batch_size(_BATCH_SIZE.value)
-    # Traces the supernet: images it cannot take are refused before anything is written.
+    # Traces the supernet: images it cannot take, and budgets it cannot meet, are
+    # refused before anything is written.
     count_params(space.supernet(dataset.num_classes), dataset.image_shape)
+    make_budgets(
+        space,
+        dataset.num_classes,
+        dataset.image_shape,
+        max_params=_MAX_PARAMS.value,
+        max_flops=_MAX_FLOPS.value,
+    )
     config = Config(
         space=space.name,
-        sizes=space_sizes(space),
+        options=space_options(space),
         dataset=dataset.name,
         num_images=len(dataset.source),
         num_classes=dataset.num_classes,
@@ -109,6 +130,9 @@ def main(argv: list[str]) -> None:
         num_validation_batches=_BATCHES.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
+        random_proposals=_RANDOM.value,
+        max_params=_MAX_PARAMS.value,
+        max_flops=_MAX_FLOPS.value,
     )
     run = RunDirectory(
         _OUTPUT.value or _default_output(config),
@@ -140,6 +164,9 @@ def main(argv: list[str]) -> None:
             num_validation_batches=config.num_validation_batches,
             batch_size=config.batch_size,
             seed=config.seed,
+            random_proposals=config.random_proposals,
+            max_params=config.max_params,
+            max_flops=config.max_flops,
             chunk_size=_CHUNK.value,
             memory=run,
             progress=bar.update,
@@ -161,13 +188,20 @@ def _check_genotype(path: Path) -> None:
 
 def _check_table(table: Table, space: Space) -> None:
     """Before the search: a table of another space knows none of its genotypes."""
-    first = next(iter(table.rows))
     try:
-        space.parse(first)
+        table.standing(space.table_key(_any_genotype(space)))
     except InputError as error:
         raise InputError(
             f"table {_TABLE.value} is not one of {space.name}: {error}"
         ) from error
+
+
+def _any_genotype(space: Space) -> str:
+    """The genotype that the first candidates of every decision make."""
+    masks = space.init_masks()
+    for decision in (d for p in space.phases() for track in p.tracks for d in track):
+        masks = mask_algebra.settle(masks, decision, range(decision.keep))
+    return space.genotype(masks)
 
 
 def _check_counts() -> None:
@@ -183,7 +217,8 @@ def _check_counts() -> None:
 
 def _default_output(config: Config) -> str:
     dataset = config.dataset.replace(":", "-").replace("/", "-")
-    parts = [config.space, dataset, config.proxy, config.edge_order, str(config.seed)]
+    order = "random_proposals" if config.random_proposals else config.edge_order
+    parts = [config.space, dataset, config.proxy, order, str(config.seed)]
     return str(Path("runs", "-".join(parts)))
 
 

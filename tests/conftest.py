@@ -23,6 +23,11 @@ def pytest_addoption(parser):
         default=str(ROOT.parent / "shared" / "tfds"),
         help="folder of TFDS datasets in array_record form",
     )
+    parser.addoption(
+        "--tables_dir",
+        default=str(ROOT.parent / "shared" / "tables"),
+        help="folder of tabular benchmarks",
+    )
 
 
 def pytest_configure(config):
@@ -47,3 +52,11 @@ def tfds_dir(request):
     if not folder.is_dir():
         pytest.skip(f"no datasets in {folder} (--tfds_dir)")
     return str(folder)
+
+
+@pytest.fixture
+def tables_dir(request):
+    folder = Path(request.config.getoption("tables_dir"))
+    if not folder.is_dir():
+        pytest.skip(f"no tables in {folder} (--tables_dir)")
+    return folder

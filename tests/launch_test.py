@@ -20,7 +20,7 @@ from zcpt_jax.types import Proxy
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    "--space_sizes=channels=4,cells_per_stage=1",
+    "--space_options=channels=4,cells_per_stage=1",
     "--num_proposals=2",
     "--num_validation_batches=2",
     "--batch_size=16",
@@ -76,7 +76,7 @@ def test_a_run_leaves_everything_and_says_what_it_found(finished):
         scores = line["scores"][line["edge"]]
         assert line["kept"] == [line["candidates"][int(np.argmin(scores))]]
     stored = json.loads((output / "config.json").read_text())
-    assert stored["config"]["sizes"] == {"channels": 4, "cells_per_stage": 1}
+    assert stored["config"]["options"] == {"channels": 4, "cells_per_stage": 1}
     assert stored["versions"]["jax"] and "launch/search.py" in stored["command"]
     seconds = json.loads((output / "timings.json").read_text())
     assert {"imports", "data", "compile", "proposal", "validation"} <= set(seconds)
@@ -194,9 +194,9 @@ BAD = {
     "--seed must be from 0 to 2**32 - 1, got -1": "--seed=-1",
     "batch_size must be from 1 to 1797": "--batch_size=1798",
     "image_size must be at least 8, got 2": "--image_size=2",
-    "--space_sizes takes name=integer, got 'channels'": "--space_sizes=channels",
-    "has no size 'depth'": "--space_sizes=depth=3",
-    "channels must be a positive integer, got 0": "--space_sizes=channels=0",
+    "--space_options takes name=value, got 'channels'": "--space_options=channels",
+    "has no option 'depth'": "--space_options=depth=3",
+    "channels must be a positive integer, got 0": "--space_options=channels=0",
     "prepare it with: python launch/prepare_data.py --dataset=cifar10": (
         "--dataset=cifar10"
     ),

@@ -205,7 +205,7 @@ def test_wrong_masks_sizes_and_names_are_refused():
         InputError, match="unknown space 'nasbench'; known: nasbench201"
     ):
         get_space("nasbench")
-    with pytest.raises(InputError, match="has no size 'layers'; it has channels=16"):
+    with pytest.raises(InputError, match="has no option 'layers'; it has channels=16"):
         get_space("nasbench201", layers=3)
     with pytest.raises(InputError, match="channels must be a positive integer, got 0"):
         get_space("nasbench201", channels=0)

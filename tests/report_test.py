@@ -2,7 +2,8 @@ import math
 import re
 from html.parser import HTMLParser
 
-from zcpt_jax.report import ProposalRow, Report, draw, render
+from zcpt_jax.pictures import draw
+from zcpt_jax.report import ProposalRow, Report, render
 from zcpt_jax.spaces import get_space
 from zcpt_jax.tables import Standing
 
@@ -26,9 +27,10 @@ def page(**changes):
         "title": "A <cell>",
         "lead": "lead",
         "genotype": GENOTYPE,
+        "forms": {"another form": "G<1>"},
         "drawings": get_space("nasbench201").drawings(GENOTYPE),
         "facts": (("parameters", "1,234"),),
-        "standings": (Standing("cifar10_test", 94.25, 0.12, 7, 15625),),
+        "standings": (Standing("cifar10_test", 94.25, 0.12, 7, 15625, 87.0),),
         "proposals": [
             ProposalRow(GENOTYPE, 3.5, 94.25),
             ProposalRow("other", -math.inf, 90.0),
@@ -106,6 +108,6 @@ def test_a_page_without_table_has_no_accuracies():
 def test_the_drawing_shows_every_edge_and_mutes_none():
     svg = draw(get_space("nasbench201").drawings(GENOTYPE)[0])
     assert svg.count("marker-end") == 6 and svg.count("stroke-dasharray") == 3
-    assert svg.count("<circle") == 4
+    assert svg.count("<rect") == 4
     for op in ("nor_conv_3x3", "skip_connect", "avg_pool_3x3"):
         assert svg.count(f">{op}</text>") == 1

@@ -9,7 +9,7 @@ from zcpt_jax.proposal import Step
 from zcpt_jax.runs import CONFIG, DECISIONS, VALIDATION, RunDirectory
 from zcpt_jax.types import InputError
 
-CONF = {"space": "s", "seed": 0, "sizes": {"channels": 4}}
+CONF = {"space": "s", "seed": 0, "options": {"channels": 4}}
 
 
 def step(proposal=0, number=0, edge="e0", scores=(1.5, 2.0)):

@@ -6,7 +6,7 @@ import pytest
 from tests import helpers
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer, default_chunk, score_masks
-from zcpt_jax.types import Batch, InputError
+from zcpt_jax.types import InputError
 
 DATA = helpers.batch()
 
@@ -78,7 +78,7 @@ def test_removing_none_scores_the_whole_supernet():
 def test_each_mask_can_have_its_own_batch():
     space, net, variables = helpers.tiny_supernet()
     other = helpers.batch(seed=3)
-    both = Batch(*(np.stack(pair) for pair in zip(DATA, other, strict=True)))
+    both = jax.tree.map(lambda *pair: np.stack(pair), DATA, other)
     masks = {"cell": helpers.all_removals(space)["cell"][:4]}
     fn = PROXIES["nwot"].score
     scorer = Scorer(fn, net.apply, chunk_size=4)

@@ -15,14 +15,14 @@ class GenotypeFile:
 
     Attributes:
       space: name of the space.
-      sizes: the sizes of the supernet it was found in.
+      options: those of the space it was found in.
       genotype: in the space's usual form.
       dataset: what it was found on.
       num_classes: of that dataset.
     """
 
     space: str
-    sizes: Mapping[str, int]
+    options: Mapping[str, Any]
     genotype: str
     dataset: str
     num_classes: int
@@ -50,7 +50,7 @@ def load_genotype(path: str | Path) -> GenotypeFile:
         raise InputError(f"the genotype file {path} {what}") from error
     kinds: dict[str, type] = {
         "space": str,
-        "sizes": dict,
+        "options": dict,
         "genotype": str,
         "dataset": str,
         "num_classes": int,

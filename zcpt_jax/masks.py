@@ -9,6 +9,7 @@ The functions run on the host, on NumPy arrays: they are the bookkeeping of a se
 not part of the traced computation.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,12 +78,13 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
     """The masks after a decision.
 
     Entries of the candidates that go are set to zero; entries of those that stay and
-    are in use are set to one.
+    are in use are set to one, once as many have gone as are to go.
 
     Args:
       masks: group to ``[E, O]``.
       decision: the decision taken.
-      kept: indices of the candidates that stay.
+      kept: indices of the candidates that stay, ``decision.keep`` of them, or more
+        where they go one by one.
 
     Returns:
       group to ``[E, O]``, new arrays.
@@ -92,7 +94,9 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
         is not ``decision.keep``.
     """
     count = len(decision.candidates)
-    if len(set(kept)) != decision.keep or not set(kept) <= set(range(count)):
+    final = len(set(kept)) == decision.keep
+    partial = decision.one_by_one and len(set(kept)) > decision.keep
+    if not (final or partial) or not set(kept) <= set(range(count)):
         raise InputError(
             f"decision {decision.name!r} keeps {decision.keep} of the candidates "
             f"0..{count - 1}, got {list(kept)}"
@@ -104,9 +108,29 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
         if region is not None:
             stays = region[list(kept)].any(axis=0)
             goes = region.any(axis=0) & ~stays
-            weights = np.where(goes, 0, np.where(stays & (weights != 0), 1, weights))
+            weights = np.where(goes, 0, weights)
+            if final:
+                weights = np.where(stays & (weights != 0), 1, weights)
         result[group] = weights.astype(np.float32)
     return result
+
+
+def rest(decision: Decision, kept: Sequence[int]) -> Decision | None:
+    """What remains of a decision whose candidates go one by one.
+
+    Args:
+      decision: the decision of which ``kept`` stay for now.
+      kept: indices of the candidates that stay.
+
+    Returns:
+      The decision among those, or None if it is taken.
+    """
+    if len(kept) <= decision.keep:
+        return None
+    name = decision.name.partition(" (")[0] + f" ({len(kept)} left)"
+    names = tuple(decision.candidates[index] for index in kept)
+    regions = {group: region[list(kept)] for group, region in decision.regions.items()}
+    return dataclasses.replace(decision, name=name, candidates=names, regions=regions)
 
 
 def stack(many: Sequence[Masks]) -> Masks:

@@ -6,8 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from zcpt_jax import taps
+from zcpt_jax.types import NOISE
 
 
 def count_params(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> int:
@@ -18,8 +20,7 @@ def count_params(module: nn.Module, image_shape: tuple[int, ...], *args: Any) ->
       image_shape: ``(H, W, C)``.
       *args: further arguments of the network, such as masks.
     """
-    shapes = _shapes(module, image_shape, *args)
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+    return sum(param_counts(module, image_shape, *args).values())
 
 
 def count_flops(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> int:
@@ -33,26 +34,42 @@ def count_flops(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> 
       image_shape: ``(H, W, C)``.
       *args: further arguments of the network, such as masks.
     """
-    shapes = _shapes(module, image_shape, *args)
-    kernels = taps.kernels(shapes)
-    total = 0
+    return sum(layer_flops(module, image_shape, *args).values())
 
-    def add(path: taps.Path, out: jax.Array) -> jax.Array:
-        nonlocal total
-        kernel = kernels[path]
-        total += out.size * (math.prod(kernel.shape) // kernel.shape[-1])
-        return out
+
+def param_counts(
+    module: nn.Module, image_shape: tuple[int, ...], *args: Any
+) -> dict[taps.Path, int]:
+    """Number of values of each parameter, by its path."""
+    shapes = traverse_util.flatten_dict(_shapes(module, image_shape, *args)["params"])
+    return {path: math.prod(leaf.shape) for path, leaf in shapes.items()}
+
+
+def layer_flops(
+    module: nn.Module, image_shape: tuple[int, ...], *args: Any
+) -> dict[taps.Path, int]:
+    """Multiply-adds of each layer for one image, by its path as in ``taps.kernels``."""
+    shapes = _shapes(module, image_shape, *args)
+    found: dict[taps.Path, int] = {}
 
     def run(variables: Any, images: jax.Array) -> jax.Array:
+        kernels = taps.kernels(variables)
+
+        def add(path: taps.Path, out: jax.Array) -> jax.Array:
+            kernel = kernels[path]
+            flops = out.size * (math.prod(kernel.shape) // kernel.shape[-1])
+            found[path] = found.get(path, 0) + flops
+            return out
+
         def apply(v: Any, x: Any, _: Any) -> Any:
-            return module.apply(v, x, *args)
+            return module.apply(v, x, *args, rngs={NOISE: jax.random.key(0)})
 
         return taps.forward(
             apply, variables, images, None, norm="running", on_layer=add
         )
 
     jax.eval_shape(run, shapes, _image(image_shape))
-    return total
+    return found
 
 
 def _shapes(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a finished search leaves: genotype file, report, summary."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -10,8 +11,8 @@ from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.report import ProposalRow, Report, render
 from zcpt_jax.runs import CONFIG, GENOTYPE, REPORT, RunDirectory
 from zcpt_jax.search import SearchResult
-from zcpt_jax.spaces import space_sizes
-from zcpt_jax.tables import Table
+from zcpt_jax.spaces import space_options
+from zcpt_jax.tables import Standing, Table
 from zcpt_jax.types import Space
 
 
@@ -43,21 +44,26 @@ def write_outcome(
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
-    standings = table.standing(result.genotype) if table else ()
+    standings: tuple[Standing, ...] = ()
+    if table:
+        key = space.table_key(result.genotype)
+        standings = table.standing(key, among=space.table_keys())
     record = run.read_json(CONFIG)
     rows = []
     for genotype in result.proposals:
-        accuracy = table.standing(genotype)[0].accuracy if table else None
+        key = space.table_key(genotype)
+        accuracy = table.standing(key)[0].accuracy if table else None
         score = float(result.validation[genotype].mean())
         rows.append(ProposalRow(genotype, score, accuracy))
     config = record.pop("config")
     report = Report(
-        title=f"{space.name}: a cell found by Zero-Cost-PT",
+        title=f"{space.name}: an architecture found by {_method(config)}",
         lead=f"{config['proxy']} on {dataset.name}, {config['num_proposals']} "
-        f"proposals in {config['edge_order']} order, "
+        f"{_proposals(config)}, "
         f"{config['num_validation_batches']} validation batches of "
         f"{config['batch_size']}, seed {config['seed']}",
         genotype=result.genotype,
+        forms=space.forms(result.genotype),
         drawings=space.drawings(result.genotype),
         facts=(
             ("parameters", f"{params:,}"),
@@ -74,11 +80,12 @@ def write_outcome(
     run.write(REPORT, render(report))
     lines = [
         f"found       {result.genotype}",
+        *(f"{name:<11} {form}" for name, form in space.forms(result.genotype).items()),
         f"network     {params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
         f"({dataset.num_classes} classes, {dataset.image_size}x{dataset.image_size})",
         *(
             f"{s.column:<20} {s.accuracy:.2f} %  regret {s.regret:.2f}  "
-            f"rank {s.rank:,} of {s.count:,}"
+            f"rank {s.rank:,} of {s.count:,}  at random {s.mean:.2f} %"
             for s in standings
         ),
         "wall time   "
@@ -89,10 +96,20 @@ def write_outcome(
     return "\n".join(lines)
 
 
+def _method(config: Mapping[str, Any]) -> str:
+    return "random search" if config["random_proposals"] else "Zero-Cost-PT"
+
+
+def _proposals(config: Mapping[str, Any]) -> str:
+    if config["random_proposals"]:
+        return "random proposals"
+    return f"proposals in {config['edge_order']} order"
+
+
 def _genotype_text(space: Space, dataset: Dataset, result: SearchResult) -> str:
     record = GenotypeFile(
         space.name,
-        space_sizes(space),
+        space_options(space),
         result.genotype,
         dataset.name,
         dataset.num_classes,

@@ -3,6 +3,7 @@
 Knows neither space nor proxy: it is handed decisions and a function that scores masks.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.orders import EdgeOrder
-from zcpt_jax.types import Decision, Masks, Phase, ScoreError
+from zcpt_jax.types import Decision, InputError, Masks, Phase, ScoreError
 
 _ORDER_STREAM = 0  # keeps the draws of edges apart from those of minibatches
 
@@ -21,6 +22,9 @@ ScoreStep = Callable[[int, Masks, np.ndarray], np.ndarray]
 
 Every proposal has a minibatch of its own at every step.
 """
+
+Permits = Callable[[Masks], bool]
+"""Whether masks, decided in part, can still end within all budgets."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def propose(
     num_proposals: int,
     seed: int,
     memory: Memory | None = None,
+    permits: Permits | None = None,
 ) -> list[Masks]:
     """Decides every edge of N proposals (Xiang et al. 2023, algorithm 1, stage 1).
 
@@ -99,14 +104,16 @@ def propose(
       num_proposals: N.
       seed: of the random order.
       memory: earlier scores, and where new ones go.
+      permits: which masks a decision may lead to; all by default.
 
     Returns:
       The decided masks of each proposal.
 
     Raises:
       ScoreError: if the scores of an edge decide nothing.
+      InputError: if ``permits`` leaves an edge no choice.
     """
-    run = _Run(score, order, seed, memory or NoMemory())
+    run = _Run(score, order, seed, memory or NoMemory(), permits or (lambda _: True))
     proposals = [_Proposal(index, masks) for index in range(num_proposals)]
     for phase in phases:
         run.phase(phase, proposals)
@@ -115,9 +122,15 @@ def propose(
 
 class _Run:
     def __init__(
-        self, score: ScoreStep, order: EdgeOrder, seed: int, memory: Memory
+        self,
+        score: ScoreStep,
+        order: EdgeOrder,
+        seed: int,
+        memory: Memory,
+        permits: Permits,
     ) -> None:
-        self.score, self.order, self.seed, self.memory = score, order, seed, memory
+        self.score, self.order, self.seed = score, order, seed
+        self.memory, self.permits = memory, permits
         self.step = 0
 
     def phase(self, phase: Phase, proposals: list[_Proposal]) -> None:
@@ -148,7 +161,8 @@ class _Run:
     def _survey(
         self, phase: str, track: Sequence[Decision], states: list[_Proposal]
     ) -> None:
-        scores = self._scores(track, [(s, s.undecided) for s in states])
+        asked = [(s, [track[i] for i in s.undecided]) for s in states]
+        scores = self._scores(asked)
         steps = []
         for state, found in zip(states, scores, strict=True):
             ranks = self.order.rank([found[track[i].name] for i in state.undecided])
@@ -164,22 +178,46 @@ class _Run:
         states: list[_Proposal],
     ) -> None:
         asked = [(state, self._to_score(state, number)) for state in states]
-        scores = self._scores(track, asked)
-        steps = []
-        for (state, indices), found in zip(asked, scores, strict=True):
-            if len(indices) > 1:
-                first = self.order.rank([found[track[i].name] for i in indices])[0]
-                chosen = indices[first]
-            else:
-                chosen = indices[0]
-            decision = track[chosen]
-            where = f"proposal {state.index}, minibatch {self.step}"
-            kept = keep_lowest(found[decision.name], decision, where)
-            state.masks = mask_algebra.settle(state.masks, decision, kept)
+        scores = self._scores([(s, [track[i] for i in rows]) for s, rows in asked])
+        pending: list[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]] = []
+        for (state, rows), found in zip(asked, scores, strict=True):
+            chosen = rows[0]
+            if len(rows) > 1:
+                chosen = rows[self.order.rank([found[track[i].name] for i in rows])[0]]
             state.undecided.remove(chosen)
+            pending.append((state, track[chosen], found))
+        while pending:  # more than once where candidates go one by one
+            pending = self._settle(phase, pending)
+
+    def _settle(
+        self,
+        phase: str,
+        scored: Sequence[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]],
+    ) -> list[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]]:
+        """Takes scored decisions; returns what is left to decide, scored anew."""
+        steps, left = [], []
+        for state, decision, found in scored:
+            kept = self._choose(state, decision, found[decision.name])
+            state.masks = mask_algebra.settle(state.masks, decision, kept)
             names = tuple(decision.candidates[k] for k in kept)
             steps.append(self._record(state, phase, decision, names, found))
+            rest = mask_algebra.rest(decision, kept)
+            if rest is not None:
+                left.append((state, rest))
         self.memory.keep(steps)
+        scores = self._scores([(state, [rest]) for state, rest in left])
+        return [(s, rest, f) for (s, rest), f in zip(left, scores, strict=True)]
+
+    def _choose(
+        self, state: _Proposal, decision: Decision, scores: np.ndarray
+    ) -> list[int]:
+        where = f"proposal {state.index}, minibatch {self.step}"
+        return keep_lowest(
+            scores,
+            decision,
+            where,
+            lambda kept: self.permits(mask_algebra.settle(state.masks, decision, kept)),
+        )
 
     def _to_score(self, state: _Proposal, track: int) -> list[int]:
         if self.order.survey == "each_step":
@@ -192,16 +230,14 @@ class _Run:
         return [self.order.pick(np.random.default_rng(entropy), state.undecided)]
 
     def _scores(
-        self,
-        track: Sequence[Decision],
-        asked: Sequence[tuple[_Proposal, Sequence[int]]],
+        self, asked: Sequence[tuple[_Proposal, Sequence[Decision]]]
     ) -> list[dict[str, np.ndarray]]:
         """Scores of each asked decision, from memory or by one fused call."""
         found: list[dict[str, np.ndarray]] = []
         missing: list[tuple[int, _Proposal, Decision]] = []
-        for row, (state, indices) in enumerate(asked):
+        for row, (state, decisions) in enumerate(asked):
             found.append({})
-            for decision in (track[index] for index in indices):
+            for decision in decisions:
                 old = self.memory.recall(state.index, self.step, decision.name)
                 found[row][decision.name] = np.asarray(old or (), np.float64)
                 if old is None:
@@ -235,9 +271,15 @@ class _Run:
         )
 
 
-def keep_lowest(scores: np.ndarray, decision: Decision, where: str) -> list[int]:
+def keep_lowest(
+    scores: np.ndarray,
+    decision: Decision,
+    where: str,
+    permits: Callable[[list[int]], bool] = lambda kept: True,
+) -> list[int]:
     """The candidates that stay: those whose removal leaves the lowest scores.
 
+    Where candidates go one by one, all but the one whose removal leaves the highest.
     NaN is ignored, as ``np.nanargmin`` does, with a warning; ties go to the first.
     Minus infinity is the lowest score there is: without that candidate the network
     tells no two images apart.
@@ -246,19 +288,23 @@ def keep_lowest(scores: np.ndarray, decision: Decision, where: str) -> list[int]
       scores: ``[O]``, the score without each candidate, higher is better.
       decision: what is decided.
       where: which proposal and step, for messages.
+      permits: which choices are allowed; the best that is allowed is taken, where the
+        lowest score counts most.
 
     Returns:
-      ``decision.keep`` indices, ascending.
+      Their indices, ascending.
 
     Raises:
       ScoreError: if too few scores are numbers, one is plus infinity, or all are minus
         infinity.
+      InputError: if no choice is allowed.
     """
     scores = np.asarray(scores)
+    keep = len(scores) - 1 if decision.one_by_one else decision.keep
     edge = f"edge {decision.name}, {where}"
     listed = dict(zip(decision.candidates, scores.tolist(), strict=True))
     usable = ~np.isnan(scores)
-    if usable.sum() < decision.keep or (scores[usable] == -np.inf).all():
+    if usable.sum() < keep or (scores[usable] == -np.inf).all():
         raise ScoreError(f"no usable score for {edge}: {listed}")
     if (scores == np.inf).any():
         names = [name for name, value in listed.items() if value == np.inf]
@@ -271,5 +317,11 @@ def keep_lowest(scores: np.ndarray, decision: Decision, where: str) -> list[int]
             f"the score without {', '.join(names)} is NaN for {edge}; ignored",
             stacklevel=2,
         )
-    lowest = np.argsort(np.where(usable, scores, np.inf), kind="stable")
-    return sorted(int(index) for index in lowest[: decision.keep])
+    order = np.argsort(np.where(usable, scores, np.inf), kind="stable").tolist()
+    for choice in itertools.combinations(order[: usable.sum()], keep):
+        if permits(sorted(choice)):
+            return sorted(choice)
+    raise InputError(
+        f"no choice on {edge} keeps within all budgets together, though each can be "
+        "kept alone; relax one of them"
+    )

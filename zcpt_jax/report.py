@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zcpt_jax.pictures import COLOURS, draw
 from zcpt_jax.tables import Standing
 from zcpt_jax.types import Drawing
 
-_COLOURS = ("#2a9d8f", "#e76f51", "#4361ee", "#b5179e", "#bc6c25", "#588157", "#6c757d")
-_MUTED = "#c3c8d0"
-_SCALE = 170  # pixels between two positions of a drawing
 _STYLE = """
 :root { --ink: #1d2433; --soft: #667085; --line: #e4e7ec; --accent: #2a9d8f; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 2rem auto;
@@ -65,6 +63,7 @@ class Report:
       title: headline.
       lead: the line below it.
       genotype: what was found.
+      forms: other notations of it.
       drawings: its pictures.
       facts: name and value of each card.
       standings: its standing in a table, if there is one.
@@ -78,6 +77,7 @@ class Report:
     title: str
     lead: str
     genotype: str
+    forms: Mapping[str, str]
     drawings: Sequence[Drawing]
     facts: Sequence[tuple[str, str]]
     standings: Sequence[Standing]
@@ -95,12 +95,16 @@ def render(report: Report) -> str:
         value = f"{standing.accuracy:.2f} %"
         note = (
             f"{standing.column} · rank {standing.rank:,} of {standing.count:,} · "
-            f"regret {standing.regret:.2f}"
+            f"regret {standing.regret:.2f} · at random {standing.mean:.2f} %"
         )
         cards.append((note, value))
     body = [
         f"<h1>{_text(report.title)}</h1><p class=lead>{_text(report.lead)}</p>",
         f"<p><code>{_text(report.genotype)}</code></p>",
+        *(
+            f"<p>{_text(name)}: <code>{_text(form)}</code></p>"
+            for name, form in report.forms.items()
+        ),
         f"<div class=cards>{''.join(_card(*card) for card in cards)}</div>",
         "<h2>What was found</h2>",
         *(draw(drawing) for drawing in report.drawings),
@@ -121,78 +125,6 @@ def render(report: Report) -> str:
         '<meta name=viewport content="width=device-width">'
         f"<title>{_text(report.title)}</title><style>{_STYLE}</style>"
         f"<body>{''.join(body)}</body></html>\n"
-    )
-
-
-def draw(drawing: Drawing) -> str:
-    """A drawing as inline SVG: a directed graph with a colour for each label."""
-    shown = [label for _, _, label in drawing.edges if label not in drawing.muted]
-    labels = sorted(set(shown))
-    colours = {v: _COLOURS[i % len(_COLOURS)] for i, v in enumerate(labels)}
-    xs = [x for x, _ in drawing.nodes.values()]
-    ys = [y for _, y in drawing.nodes.values()]
-    left, top = min(xs) * _SCALE - 40, -max(ys) * _SCALE - 50
-    width = (max(xs) - min(xs)) * _SCALE + 80
-    height = (max(ys) - min(ys)) * _SCALE + 100
-    place = {n: (x * _SCALE, -y * _SCALE) for n, (x, y) in drawing.nodes.items()}
-    heads = "".join(_arrow_head(c) for c in [*colours.values(), _MUTED])
-    parts = [f"<defs>{heads}</defs>"]
-    names = []
-    for source, target, label in drawing.edges:
-        muted = label in drawing.muted
-        colour = _MUTED if muted else colours[label]
-        parts.append(_edge(place[source], place[target], colour, muted))
-        names.append(_edge_label(place[source], place[target], label, colour))
-    parts += names  # on top of every edge
-    for name, (x, y) in place.items():
-        parts.append(
-            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="20" fill="#1d2433"/>'
-            f'<text x="{x:.0f}" y="{y + 5:.0f}" fill="#fff" text-anchor="middle">'
-            f"{_text(name)}</text>"
-        )
-    return (
-        f'<figure><svg role="img" aria-label="{_text(drawing.title)}" '
-        f'width="{width:.0f}" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}">'
-        f"{''.join(parts)}</svg><figcaption>{_text(drawing.title)}</figcaption></figure>"
-    )
-
-
-def _arrow_head(colour: str) -> str:
-    return (
-        f'<marker id="head{colour[1:]}" viewBox="0 0 10 10" refX="9" refY="5" '
-        'markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
-    )
-
-
-def _edge(
-    start: tuple[float, float],
-    end: tuple[float, float],
-    colour: str,
-    muted: bool,
-) -> str:
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    length = math.hypot(dx, dy)
-    ux, uy = dx / length, dy / length
-    x1, y1 = start[0] + 20 * ux, start[1] + 20 * uy
-    x2, y2 = end[0] - 23 * ux, end[1] - 23 * uy
-    dash = ' stroke-dasharray="4 5"' if muted else ""
-    return (
-        f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{colour}" '
-        f'stroke-width="{1.5 if muted else 3}" fill="none"{dash} '
-        f'marker-end="url(#head{colour[1:]})"/>'
-    )
-
-
-def _edge_label(
-    start: tuple[float, float], end: tuple[float, float], label: str, colour: str
-) -> str:
-    # Off the middle, where edges tend to cross.
-    x = start[0] + 0.4 * (end[0] - start[0])
-    y = start[1] + 0.4 * (end[1] - start[1])
-    return (
-        f'<text x="{x:.1f}" y="{y + 4:.1f}" fill="{colour}" text-anchor="middle" '
-        f'stroke="#fff" stroke-width="5" paint-order="stroke">{_text(label)}</text>'
     )
 
 
@@ -258,7 +190,7 @@ def _wall_time(seconds: Mapping[str, float]) -> str:
     total = sum(seconds.values()) or 1.0
     bars, keys = [], []
     for index, (phase, value) in enumerate(seconds.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         share = 100 * max(value, 0) / total
         bars.append(f'<div style="width:{share:.2f}%;background:{colour}"></div>')
         keys.append(

@@ -1,5 +1,6 @@
 """The fused call: many masks scored by one compiled, vmapped function."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax.types import ApplyFn, Batch, InputError, Masks, ScoreFn, Variables
+from zcpt_jax.types import (
+    NOISE,
+    ApplyFn,
+    Batch,
+    InputError,
+    Masks,
+    ScoreFn,
+    Variables,
+)
 
 _CPU_CHUNK = 8
 """Masks a call on CPU: larger chunks fall out of the caches and only cost memory."""
@@ -62,7 +71,7 @@ class Scorer:
         def one(variables: Variables, batches: Batch, mask: Masks, index: Any) -> Any:
             batch = jax.tree.map(lambda leaf: leaf[index], batches)
             with jax.default_matmul_precision(precision):
-                return score_fn(apply_fn, variables, batch, mask)
+                return score_fn(_with_key(apply_fn, batch.key), variables, batch, mask)
 
         self._shared = jax.jit(jax.vmap(one, (None, None, 0, None)))
         self._owned = jax.jit(jax.vmap(one, (None, None, 0, 0)))
@@ -79,7 +88,8 @@ class Scorer:
         Args:
           variables: the network's variables.
           batches: one batch (``images [B, H, W, C]``) that all masks share, or, with
-            ``which``, several (``images [M, B, H, W, C]``).
+            ``which``, several (``images [M, B, H, W, C]``). Its key, if it has one,
+            goes to the network as the random stream ``'noise'``.
           masks: stack of masks, every leaf ``[K, ...]``.
           which: int ``[K]``, the batch of each mask; ``masks`` may then be empty, to
             score one network on K batches.
@@ -93,7 +103,7 @@ class Scorer:
         """
         count = _stack_size(masks) if which is None else len(which)
         if which is None:
-            batches = Batch(*(leaf[None] for leaf in batches))
+            batches = jax.tree.map(lambda leaf: leaf[None], batches)
         batches = jax.tree.map(jnp.asarray, batches)
         if self.chunk_size is None:
             self.chunk_size = default_chunk(count)
@@ -163,6 +173,11 @@ def score_masks(
       float32 ``[K]``.
     """
     return Scorer(score_fn, apply_fn, chunk_size=chunk_size)(variables, batch, masks)
+
+
+def _with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
+    run: Any = apply_fn
+    return run if key is None else functools.partial(run, rngs={NOISE: key})
 
 
 def _take(masks: Masks, rows: np.ndarray) -> Masks:

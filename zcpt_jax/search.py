@@ -15,8 +15,10 @@ from typing import Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import Dataset
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
@@ -42,6 +44,7 @@ from zcpt_jax.validation import (
 # Streams of minibatches; the order of edges draws from stream 0.
 _PROPOSAL_STREAM = 1
 _VALIDATION_STREAM = 2
+_RANDOM_STREAM = 3  # of proposals drawn at random
 
 Progress = Callable[[str, float, int, str], None]
 """``(stage, done, total, note)``, called after every chunk of masks and every step."""
@@ -125,6 +128,9 @@ def zero_cost_pt(
     num_validation_batches: int = 100,
     batch_size: int = 64,
     seed: int = 0,
+    random_proposals: bool = False,
+    max_params: float | None = None,
+    max_flops: float | None = None,
     chunk_size: int | None = None,
     memory: RunMemory | None = None,
     progress: Progress | None = None,
@@ -145,6 +151,10 @@ def zero_cost_pt(
       num_validation_batches: V of the paper.
       batch_size: images of a minibatch.
       seed: from 0 to 2**32 - 1.
+      random_proposals: whether decisions are drawn at random instead of scored: the
+        random search that Zero-Cost-PT is compared with, validation included.
+      max_params: most parameters of the network found.
+      max_flops: most multiply-adds of it for one image.
       chunk_size: masks scored in one call; by default what suits the device.
       memory: where scores are kept and recalled from, to resume.
       progress: called after every step.
@@ -154,7 +164,7 @@ def zero_cost_pt(
       The genotype found and how it came about.
 
     Raises:
-      InputError: if an argument is out of range.
+      InputError: if an argument is out of range, or a budget cannot be met.
       ScoreError: if scores decide nothing; it names the proxy, edge and minibatch.
     """
     for name, value in (
@@ -168,6 +178,13 @@ def zero_cost_pt(
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     dataset.check_batch_size(batch_size)
     order = get_order(edge_order)
+    budgets = make_budgets(
+        space,
+        dataset.num_classes,
+        dataset.image_shape,
+        max_params=max_params,
+        max_flops=max_flops,
+    )
     run = _Search(
         space,
         proxy,
@@ -180,7 +197,9 @@ def zero_cost_pt(
     )
     memory = memory or NoRunMemory()
     report = progress or (lambda stage, done, total, note: None)
-    total = num_proposals * len(_decisions(space))
+    total = num_proposals * sum(
+        len(d.candidates) - d.keep if d.one_by_one else 1 for d in _decisions(space)
+    )
     telling = _Telling(memory, report, total, run.sign)
     run.scorer.on_chunk = telling.tell_share
     report("proposal", 0, total, telling.note)
@@ -189,11 +208,12 @@ def zero_cost_pt(
             masks = propose(
                 space.init_masks(),
                 space.phases(),
-                run.score_masks,
+                run.draw_scores if random_proposals else run.score_masks,
                 order,
                 num_proposals=num_proposals,
                 seed=seed,
                 memory=telling,
+                permits=lambda masks: all(b.permits(masks) for b in budgets),
             )
         proposals = tuple(space.genotype(mask) for mask in masks)
         with run.stopwatch.measure("validation"):
@@ -310,6 +330,17 @@ class _Search:
         scores = self._timed(self.scorer, self.variables, batches, masks, which)
         return self.sign * scores
 
+    def draw_scores(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
+        """Random numbers in place of scores, from the seed and what is asked."""
+        drawn = np.empty(len(owners))
+        for proposal in np.unique(owners):
+            rows = owners == proposal
+            asked = [np.asarray(masks[g])[rows].tobytes() for g in sorted(masks)]
+            entropy = [self.seed, _RANDOM_STREAM, int(proposal), step]
+            entropy.append(zlib.crc32(b"".join(asked)))  # tracks share a step
+            drawn[rows] = np.random.default_rng(entropy).random(rows.sum())
+        return drawn
+
     def score_network(self, genotype: str, start: int, stop: int) -> np.ndarray:
         """Scores the network of a genotype on validation minibatches."""
         if genotype not in self.networks:
@@ -319,15 +350,16 @@ class _Search:
                 stop - start, self.proxy.weight_gradients
             )
             scorer = Scorer(
-                self.proxy.score, lambda v, x, _: module.apply(v, x), chunk_size=chunk
+                self.proxy.score,
+                lambda v, x, _, **rngs: module.apply(v, x, **rngs),
+                chunk_size=chunk,
             )
             self.networks[genotype] = (scorer, self._init(module, key))
         if self.block is None or self.block[0] != start:
             names = [(_VALIDATION_STREAM, index) for index in range(start, stop)]
-            batches = self._batches(names)
             if start:  # a short last block takes the shape that is compiled already
-                batches = Batch(*(np.resize(b, (BLOCK, *b.shape[1:])) for b in batches))
-            self.block = (start, batches)
+                names += names[:1] * (BLOCK - len(names))
+            self.block = (start, self._batches(names))
         scorer, variables = self.networks[genotype]
         # A data-free score is the same on every minibatch.
         rows = np.arange(1 if self.proxy.data_free else stop - start)
@@ -340,17 +372,17 @@ class _Search:
 
     def _batches(self, names: Sequence[tuple[int, ...]]) -> Batch:
         """Stacked minibatches ``[M, B, ...]``, each from the seed and its name."""
+        rngs = [np.random.default_rng([self.seed, *name]) for name in names]
         if self.proxy.data_free:
             shape = (len(names), 1, *self.dataset.image_shape)
-            return Batch(np.zeros(shape, np.float32), np.zeros(shape[:2], np.int32))
-        with self.stopwatch.measure("data"):
-            drawn = [
-                self.dataset.batch(
-                    np.random.default_rng([self.seed, *name]), self.batch_size
-                )
-                for name in names
-            ]
-            return Batch(*(np.stack(leaves) for leaves in zip(*drawn, strict=True)))
+            images, labels = np.zeros(shape, np.float32), np.zeros(shape[:2], np.int32)
+        else:
+            with self.stopwatch.measure("data"):
+                drawn = [self.dataset.batch(r, self.batch_size) for r in rngs]
+                images = np.stack([batch.images for batch in drawn])
+                labels = np.stack([batch.labels for batch in drawn])
+        keys = np.stack([r.integers(2**32, size=2, dtype=np.uint32) for r in rngs])
+        return Batch(images, labels, jax.random.wrap_key_data(jnp.asarray(keys)))
 
     def _timed(
         self,

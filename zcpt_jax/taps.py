@@ -31,22 +31,28 @@ class ReLU(nn.Module):
 
     Supernets share one ReLU among many operations and block operations of weight
     zero, so that one tensor stands for several ReLUs of the published code.
+
+    Attributes:
+      cap: where the output is cut off: 6 for a ReLU6, None for a ReLU.
     """
+
+    cap: float | None = None
 
     @nn.compact
     def __call__(self, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> jax.Array:
         """Applies the ReLU.
 
         Args:
-          z: ``[B, ...]``.
-          live: how many ReLUs see ``z``; a number or a scalar array.
+          z: ``[B, ...]``, or a stack ``[E, B, ...]`` of E of them.
+          live: how many ReLUs see ``z``; a number or a scalar array, ``[E]`` for a
+            stack.
           dead: how many ReLUs see a tensor of this shape that is all zeros.
 
         Returns:
-          ``max(z, 0)``. ``live`` and ``dead`` do not enter it.
+          ``max(z, 0)``, at most ``cap``. ``live`` and ``dead`` do not enter it.
         """
         del live, dead
-        return nn.relu(z)
+        return nn.relu(z) if self.cap is None else jnp.minimum(nn.relu(z), self.cap)
 
 
 class CutPoint(nn.Module):
@@ -84,7 +90,8 @@ def forward(
         ``'batch'`` uses the two-pass variance, as PyTorch does.
       on_relu: called with ``(z, live, dead)`` of every :class:`ReLU`.
       on_layer: called with the path and the output of every layer (a module that owns
-        a parameter named ``kernel``); what it returns replaces the output.
+        a parameter named ``kernel``, or each slice of one that owns ``kernels``); what
+        it returns replaces the output.
       on_cut: called with the states of every :class:`CutPoint`; what it returns
         replaces them.
 
@@ -110,6 +117,9 @@ def forward(
             return on_cut(out)
         if on_layer is not None and module.has_variable("params", "kernel"):
             out = on_layer(module.path, out)
+        if on_layer is not None and module.has_variable("params", "kernels"):
+            slices = [on_layer((*module.path, str(i)), o) for i, o in enumerate(out)]
+            out = jnp.stack(slices)
         return out
 
     with nn.intercept_methods(intercept):
@@ -125,20 +135,23 @@ def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
     # built and writes new running statistics, which scores have no use for.
     if norm == "identity":
         return x
-    shape = [1] * x.ndim
-    shape[module.axis] = -1
-    scale = module.get_variable("params", "scale") if module.use_scale else 1.0
-    bias = module.get_variable("params", "bias") if module.use_bias else 0.0
+    axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
+    features = [a % x.ndim for a in axis]
+    shape = [x.shape[a] if a in features else 1 for a in range(x.ndim)]
+    scale, bias = jnp.float32(1), jnp.float32(0)
+    if module.use_scale:
+        scale = module.get_variable("params", "scale").reshape(shape)
+    if module.use_bias:
+        bias = module.get_variable("params", "bias").reshape(shape)
     if norm == "running":
-        mean: jax.Array = module.get_variable("batch_stats", "mean")
-        var: jax.Array = module.get_variable("batch_stats", "var")
+        mean = jnp.reshape(module.get_variable("batch_stats", "mean"), shape)
+        var = jnp.reshape(module.get_variable("batch_stats", "var"), shape)
         gain = scale / jnp.sqrt(var + module.epsilon)
-        return x * gain.reshape(shape) + (bias - mean * gain).reshape(shape)
-    axes = tuple(a for a in range(x.ndim) if a != module.axis % x.ndim)
+        return x * gain + (bias - mean * gain)
+    axes = tuple(a for a in range(x.ndim) if a not in features)
     centred = x - x.mean(axes, keepdims=True)
     var = jnp.square(centred).mean(axes, keepdims=True)
-    gain = jnp.reshape(scale, shape) / jnp.sqrt(var + module.epsilon)
-    return centred * gain + jnp.reshape(bias, shape)
+    return centred * (scale / jnp.sqrt(var + module.epsilon)) + bias
 
 
 def kernels(variables: Variables) -> dict[Path, jax.Array]:
@@ -148,14 +161,18 @@ def kernels(variables: Variables) -> dict[Path, jax.Array]:
       variables: Flax variables with a collection ``params``.
 
     Returns:
-      path of the layer to its kernel, for every parameter named ``kernel``; no
-      biases, no BatchNorm.
+      path of the layer to its kernel, for every parameter named ``kernel``; a parameter
+      named ``kernels`` is a stack of them, each under its number. No biases, no
+      BatchNorm.
 
     Raises:
       InputError: if there is none.
     """
     flat = traverse_util.flatten_dict(dict(variables["params"]))
     found = {path[:-1]: leaf for path, leaf in flat.items() if path[-1] == "kernel"}
+    for path, leaf in flat.items():
+        if path[-1] == "kernels":
+            found |= {(*path[:-1], str(i)): leaf[i] for i in range(leaf.shape[0])}
     if not found:
         names = sorted({path[-1] for path in flat})
         raise InputError(
@@ -168,7 +185,12 @@ def kernels(variables: Variables) -> dict[Path, jax.Array]:
 def with_kernels(variables: Variables, new: Mapping[Path, jax.Array]) -> dict[str, Any]:
     """Variables with kernels replaced; the inverse of :func:`kernels`."""
     flat = traverse_util.flatten_dict(dict(variables["params"]))
-    flat.update({(*path, "kernel"): leaf for path, leaf in new.items()})
+    for path, leaf in flat.items():
+        if path[-1] == "kernel":
+            flat[path] = new.get(path[:-1], leaf)
+        if path[-1] == "kernels":
+            slices = [(*path[:-1], str(i)) for i in range(leaf.shape[0])]
+            flat[path] = jnp.stack([new.get(p, leaf[int(p[-1])]) for p in slices])
     return {**variables, "params": traverse_util.unflatten_dict(flat)}
 
 

@@ -6,7 +6,7 @@ masks that are scored together.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -26,6 +26,11 @@ Norm = Literal["running", "batch", "identity"]
 minibatch, or not at all."""
 
 
+NOISE = "noise"
+"""The random stream of networks that draw numbers while they run, as Flax names it:
+``apply(variables, images, masks, rngs={NOISE: key})``."""
+
+
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what to do instead."""
 
@@ -40,10 +45,13 @@ class Batch(NamedTuple):
     Attributes:
       images: float32 ``[B, H, W, C]``, normalised.
       labels: int32 ``[B]``.
+      key: PRNG key of networks that draw random numbers while they run (stream
+        :data:`NOISE`), None for those that do not.
     """
 
     images: Array
     labels: Array
+    key: jax.Array | None = None
 
 
 class ApplyFn(Protocol):
@@ -104,12 +112,15 @@ class Decision:
       regions: for each group the boolean array ``[O, E, O]`` of the mask entries
         that are zeroed when a candidate is removed. Groups left out are untouched.
       keep: how many candidates survive.
+      one_by_one: whether candidates go one at a time, the others scored anew without
+        it; otherwise all that go, go by the same scores.
     """
 
     name: str
     candidates: tuple[str, ...]
     regions: Mapping[str, np.ndarray]
     keep: int = 1
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,18 +148,29 @@ class Drawing:
       edges: ``(source, target, label)``; an edge without influence has label ``''``
         or a name listed in ``muted``.
       muted: labels drawn pale, such as ``none``.
+      labels: name of a node to a text below it, such as the operation at the node;
+        equal texts have one colour.
     """
 
     title: str
     nodes: Mapping[str, tuple[float, float]]
     edges: tuple[tuple[str, str, str], ...]
     muted: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Owner(NamedTuple):
+    """The mask entry that a parameter of a supernet belongs to."""
+
+    group: str
+    entry: tuple[int, ...]
 
 
 class Space(Protocol):
     """A search space: what the search needs to know of it, and nothing else.
 
-    Implementations are frozen dataclasses whose fields are the supernet's sizes.
+    Implementations are frozen dataclasses whose fields are the supernet's options.
+    Subclass it to inherit the methods that have a body here.
     """
 
     @property
@@ -157,7 +179,7 @@ class Space(Protocol):
         ...
 
     def init_masks(self) -> Masks:
-        """The undecided masks, one array ``[E, O]`` a group."""
+        """The undecided masks, one array ``[E, O]`` (or ``[E]``) a group."""
         ...
 
     def phases(self) -> tuple[Phase, ...]:
@@ -172,20 +194,49 @@ class Space(Protocol):
         """The discrete network; ``apply(variables, images)`` gives the logits."""
         ...
 
-    def init_variables(
-        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
-    ) -> Variables:
-        """Fresh variables of a supernet or network for images ``[H, W, C]``."""
-        ...
-
     def genotype(self, masks: Masks) -> str:
         """The genotype of fully decided masks, in the space's usual form."""
         ...
 
     def parse(self, text: str) -> str:
-        """The canonical form of a genotype written by hand, or ``ValueError``."""
+        """The canonical form of a genotype written by hand, or ``InputError``."""
         ...
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """Fresh variables of a supernet or network for images ``[H, W, C]``."""
+        return module.init(key, np.zeros((1, *image_shape), np.float32))
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
         """Pictures of a genotype, one a cell."""
-        ...
+        del genotype
+        return ()
+
+    def forms(self, genotype: str) -> Mapping[str, str]:
+        """Other notations of a genotype that people use, by what they are called."""
+        del genotype
+        return {}
+
+    def table_key(self, genotype: str) -> str:
+        """What tables of trained networks file a genotype under."""
+        return genotype
+
+    def table_keys(self) -> frozenset[str] | None:
+        """The keys of all genotypes, None if a table holds this space alone."""
+        return None
+
+    def whole(self, num_classes: int) -> nn.Module:
+        """All candidates at once, with the parameters of the discrete networks."""
+        return self.supernet(num_classes)
+
+    def owner(self, path: tuple[str, ...]) -> Owner | tuple[Owner, ...] | None:
+        """Which mask entry a layer of :meth:`whole` belongs to, None for all.
+
+        Budgets count with it: ``path`` is a parameter's path without its last name.
+        A stack of layers has an owner for each slice of its parameters' first axis.
+
+        Raises:
+          NotImplementedError: if the space does not say, and so has no budgets.
+        """
+        raise NotImplementedError

@@ -47,7 +47,7 @@ def l2_norm(
         ).sum()
 
     flow = jax.grad(total)({path: jnp.float32(1) for path in kernels})
-    norms = [jnp.linalg.norm(kernels[p]) * (flow[p] > 0) for p in kernels]
+    norms = [jnp.linalg.norm(kernels[p]) * (flow[p] != 0) for p in kernels]
     return jnp.stack(norms).sum()
 
 

@@ -42,7 +42,11 @@ def nwot(
     kernel_sum: list[jax.Array] = []
 
     def add(z: jax.Array, live: Any, dead: Any) -> None:
-        kernel_sum.append(live * pattern_kernel(z) + dead * (z.size / z.shape[0]))
+        if jnp.ndim(live):  # a stack of ReLUs
+            kernels = jax.vmap(pattern_kernel)(z)
+            kernel_sum.append(jnp.tensordot(live, kernels, axes=1))
+        else:
+            kernel_sum.append(live * pattern_kernel(z) + dead * (z.size / z.shape[0]))
 
     def run(variables: Variables, images: Array, masks: Any) -> jax.Array:
         return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)

@@ -5,48 +5,93 @@ to the table below. A space of your own needs no entry: hand the object to the s
 """
 
 import dataclasses
+import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+from zcpt_jax.spaces._darts import Darts, DartsS1, DartsS2, DartsS3, DartsS4
+from zcpt_jax.spaces._mobilenet import MobileNet
+from zcpt_jax.spaces._nasbench1shot1 import (
+    NasBench1Shot1Space1,
+    NasBench1Shot1Space2,
+    NasBench1Shot1Space3,
+)
 from zcpt_jax.spaces._nasbench201 import NasBench201
+from zcpt_jax.spaces._nasbench_macro import NasBenchMacro
 from zcpt_jax.types import InputError, Space
 
 SPACES: dict[str, Callable[..., Space]] = {
     "nasbench201": NasBench201,
+    "darts": Darts,
+    "darts_s1": DartsS1,
+    "darts_s2": DartsS2,
+    "darts_s3": DartsS3,
+    "darts_s4": DartsS4,
+    "nasbench1shot1_1": NasBench1Shot1Space1,
+    "nasbench1shot1_2": NasBench1Shot1Space2,
+    "nasbench1shot1_3": NasBench1Shot1Space3,
+    "nasbench_macro": NasBenchMacro,
+    "mobilenet": MobileNet,
 }
-"""Every space by its name; calling an entry with sizes gives the space."""
+"""Every space by its name; calling an entry with options gives the space."""
 
 
-def get_space(name: str, **sizes: Any) -> Space:
+def get_space(name: str, **options: Any) -> Space:
     """The space of that name.
 
     Args:
       name: a key of :data:`SPACES`.
-      **sizes: positive integers that differ from the space's defaults, such as
-        ``channels=8``.
+      **options: what differs from the space's defaults, such as ``channels=8``.
 
     Raises:
-      InputError: if there is no such space, no such size, or a size is not positive;
+      InputError: if there is no such space, no such option, or no such value of it;
         the message lists what there is.
     """
     if name not in SPACES:
         raise InputError(f"unknown space {name!r}; known: {', '.join(SPACES)}")
-    known = space_sizes(SPACES[name]())
-    for key, value in sizes.items():
+    space = SPACES[name]()
+    known = space_options(space)
+    hints = typing.get_type_hints(type(space))
+    for key, value in options.items():
         if key not in known:
             raise InputError(
-                f"space {name!r} has no size {key!r}; it has "
+                f"space {name!r} has no option {key!r}; it has "
                 + ", ".join(f"{k}={v}" for k, v in known.items())
             )
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{key} must be a positive integer, got {value!r}")
-    return SPACES[name](**sizes)
+        _check_option(key, value, hints[key])
+    return SPACES[name](**options)
 
 
-def space_sizes(space: Space) -> dict[str, Any]:
-    """The sizes of a space's supernet: its dataclass fields but for the name."""
+def _check_option(key: str, value: Any, kind: Any) -> None:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            allowed = ", ".join(map(str, typing.get_args(kind)))
+            raise InputError(f"{key} must be one of {allowed}, got {value!r}")
+    elif kind is int and (type(value) is not int or value < 1):
+        raise InputError(f"{key} must be a positive integer, got {value!r}")
+    elif kind is float and (type(value) not in (int, float) or not value > 0):
+        raise InputError(f"{key} must be a positive number, got {value!r}")
+
+
+def space_options(space: Space) -> dict[str, Any]:
+    """The options of a space: its dataclass fields but for the name."""
     fields = dataclasses.fields(space)  # type: ignore[arg-type]
     return {f.name: getattr(space, f.name) for f in fields if f.name != "name"}
 
 
-__all__ = ["SPACES", "NasBench201", "get_space", "space_sizes"]
+__all__ = [
+    "SPACES",
+    "Darts",
+    "DartsS1",
+    "DartsS2",
+    "DartsS3",
+    "DartsS4",
+    "MobileNet",
+    "NasBench1Shot1Space1",
+    "NasBench1Shot1Space2",
+    "NasBench1Shot1Space3",
+    "NasBench201",
+    "NasBenchMacro",
+    "get_space",
+    "space_options",
+]

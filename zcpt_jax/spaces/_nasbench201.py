@@ -17,7 +17,15 @@ import numpy as np
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _ops
 from zcpt_jax.taps import CutPoint, ReLU
-from zcpt_jax.types import Drawing, InputError, Masks, Phase, Variables
+from zcpt_jax.types import (
+    Drawing,
+    InputError,
+    Masks,
+    Owner,
+    Phase,
+    Space,
+    Variables,
+)
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
@@ -29,7 +37,7 @@ Candidates = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class NasBench201:
+class NasBench201(Space):
     """The space NAS-Bench-201.
 
     Attributes:
@@ -53,6 +61,10 @@ class NasBench201:
     def supernet(self, num_classes: int) -> nn.Module:
         """All operations on all edges; BatchNorm in the cells is not affine."""
         return self._build((OPS,) * len(EDGES), num_classes, affine=False)
+
+    def whole(self, num_classes: int) -> nn.Module:
+        """All operations on all edges, with the affine BatchNorm of the networks."""
+        return self._build((OPS,) * len(EDGES), num_classes, affine=True)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype; BatchNorm is affine."""
@@ -89,6 +101,14 @@ class NasBench201:
         """The one-hot masks ``{'cell': [6, 5]}`` of a genotype."""
         choices = np.array([OPS.index(op) for op in _parse_ops(genotype)])
         return {GROUP: mask_algebra.one_hot(choices, len(OPS))}
+
+    def owner(self, path: tuple[str, ...]) -> Owner | None:
+        """Convolutions of cells belong to their edge's entry, other layers to all."""
+        found = re.match(r"(\d)_(\d)_(nor_conv_\dx\d)_", path[-1])
+        if not found:
+            return None
+        edge = EDGES.index((int(found[1]), int(found[2])))
+        return Owner(GROUP, (edge, OPS.index(found[3])))
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
         """The cell; ``none`` edges are muted."""

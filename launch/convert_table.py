@@ -1,0 +1,54 @@
+"""Turns a published benchmark into the small CSV form of a table.
+
+``python launch/convert_table.py --input=PATH --output=FILE.csv.gz``
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import app, flags  # noqa: E402
+
+from launch import _command  # noqa: E402
+from zcpt_jax.tables import load_table, save_table  # noqa: E402
+from zcpt_jax.types import InputError  # noqa: E402
+
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "NAS-Bench-201's .pth, NATS-Bench's topology folder or .pickle.pbz2, "
+    "NAS-Bench-101's .tfrecord, or any other form that --table of search.py takes",
+)
+_OUTPUT = flags.DEFINE_string("output", None, "the file to write, ending in .csv.gz")
+
+
+def main(argv: list[str]) -> None:
+    """Reads one table and writes it once it is complete."""
+    _command.no_arguments(argv)
+    source, target = _INPUT.value, _OUTPUT.value
+    if not source or not target:
+        raise InputError("--input and --output are needed")
+    _check_output(target)
+    name = Path(source).name
+
+    with _command.Bar(on_step=lambda: None) as bar:
+        table = load_table(
+            source, lambda done, total: bar.update("reading", done, total, name)
+        )
+    save_table(table, target)
+    print(f"{target}: {len(table.rows):,} rows, columns {', '.join(table.columns)}")
+
+
+def _check_output(target: str) -> None:
+    """Before what may be an hour of reading: that the result can be written."""
+    if not target.endswith(".csv.gz"):
+        raise InputError(f"--output must end in .csv.gz, got {target}")
+    if Path(target).exists():
+        raise InputError(f"{target} exists already; remove it or name another file")
+    if not Path(target).parent.is_dir():
+        raise InputError(f"the folder of {target} does not exist")
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

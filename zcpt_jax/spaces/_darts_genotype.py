@@ -1,0 +1,155 @@
+"""DARTS genotypes: JSON, and the Python literal that people paste from papers."""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zcpt_jax.types import InputError
+
+GROUPS = ("normal", "reduce")
+EDGES = tuple((node, source) for node in range(2, 6) for source in range(node))
+"""``(node, input)`` of the 14 edges, in the order of mask rows."""
+
+Cell = tuple[tuple[int, int, str], ...]
+"""The 8 edges ``(node, input, operation)`` of a cell, sorted."""
+
+Genotype = Mapping[str, Cell]
+"""``{'normal': Cell, 'reduce': Cell}``."""
+
+_CONCAT = [2, 3, 4, 5]
+_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+_FORM = (
+    "expected {'normal': [[operation, input] x 8], 'normal_concat': [2, 3, 4, 5], "
+    "'reduce': ..., 'reduce_concat': ...} as JSON, or "
+    "Genotype(normal=[('operation', input), ...], normal_concat=range(2, 6), ...)"
+)
+_LONGEST = 20_000  # characters; Python's parser is not made for hostile input
+
+
+def dump(genotype: Genotype) -> str:
+    """The canonical text: compact JSON with the fields of the DARTS code base."""
+    fields: dict[str, Any] = {}
+    for group in GROUPS:
+        fields[group] = [[op, source] for _, source, op in genotype[group]]
+        fields[f"{group}_concat"] = _CONCAT
+    return json.dumps(fields)
+
+
+def literal(genotype: Genotype) -> str:
+    """The Python literal that the DARTS code base reads."""
+    parts = []
+    for group in GROUPS:
+        pairs = ", ".join(f"('{op}', {source})" for _, source, op in genotype[group])
+        parts += [f"{group}=[{pairs}]", f"{group}_concat=range(2, 6)"]
+    return f"Genotype({', '.join(parts)})"
+
+
+def parse_genotype(
+    text: str, space: str, candidates: Mapping[str, Sequence[Sequence[str]]]
+) -> Genotype:
+    """Reads either form; nothing in the text is executed.
+
+    Args:
+      text: JSON, or ``Genotype(...)`` with or without ``NAME =`` before it.
+      space: the space's name, for messages.
+      candidates: for each cell the operations allowed on each of the 14 edges.
+
+    Raises:
+      InputError: if it is malformed, or not in the space.
+    """
+    fields = _read(text, space)
+    if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
+        raise _malformed(space, text, f"fields must be {', '.join(_FIELDS)}")
+    for group in GROUPS:
+        concat = fields[f"{group}_concat"]
+        if not isinstance(concat, list | tuple | range) or list(concat) != _CONCAT:
+            raise _malformed(
+                space, text, f"{group}_concat must be {_CONCAT}, got {concat}"
+            )
+    return {g: _cell(g, fields[g], space, candidates[g], text) for g in GROUPS}
+
+
+def _cell(
+    group: str,
+    pairs: Any,
+    space: str,
+    candidates: Sequence[Sequence[str]],
+    text: str,
+) -> Cell:
+    if not isinstance(pairs, list | tuple) or len(pairs) != 8:
+        raise _malformed(space, text, f"{group} must list 8 edges, two a node")
+    edges = []
+    for number, pair in enumerate(pairs):
+        node = 2 + number // 2
+        match pair:
+            case [str(op), int(source)] if not isinstance(source, bool):
+                pass
+            case _:
+                raise _malformed(
+                    space, text, f"{group}: {pair!r} is not (operation, input)"
+                )
+        if not 0 <= source < node:
+            raise _malformed(
+                space, text, f"{group}: node {node} cannot read node {source}"
+            )
+        allowed = candidates[EDGES.index((node, source))]
+        if op not in allowed:
+            raise InputError(
+                f"{op!r} is not an operation of edge {node}<-{source} of the {group} "
+                f"cell in {space}; allowed: {', '.join(allowed)}"
+            )
+        edges.append((node, source, op))
+    if len({edge[:2] for edge in edges}) != 8:
+        raise _malformed(space, text, f"{group}: a node reads the same input twice")
+    return tuple(sorted(edges))
+
+
+def _read(text: str, space: str) -> Any:
+    if len(text) > _LONGEST:
+        raise _malformed(space, text[:60] + "...", f"it has {len(text)} characters")
+    try:
+        if text.lstrip().startswith("{"):
+            return json.loads(text)
+        return _read_literal(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise _malformed(space, text, str(error)) from error
+
+
+def _read_literal(text: str) -> dict[str, Any]:
+    body = ast.parse(text.strip()).body
+    if len(body) != 1 or not isinstance(body[0], ast.Expr | ast.Assign):
+        raise ValueError("not one expression")
+    call = body[0].value
+    if (
+        not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Name)
+        or call.func.id != "Genotype"
+        or len(call.args) + len(call.keywords) > len(_FIELDS)
+    ):
+        raise ValueError("not a call of Genotype")
+    fields = dict(zip(_FIELDS, map(_value, call.args), strict=False))
+    for keyword in call.keywords:
+        if keyword.arg is None or keyword.arg in fields:
+            raise ValueError(f"unexpected argument {keyword.arg}")
+        fields[keyword.arg] = _value(keyword.value)
+    return fields
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, or ``range`` of literal integers below 100."""
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "range"
+        and not node.keywords
+    ):
+        bounds = [ast.literal_eval(arg) for arg in node.args]
+        if 1 <= len(bounds) <= 2 and all(type(b) is int and b < 100 for b in bounds):
+            return list(range(*bounds))
+        raise ValueError("not a range of small integers")
+    return ast.literal_eval(node)
+
+
+def _malformed(space: str, text: str, why: str) -> InputError:
+    return InputError(f"malformed {space} genotype {text!r}: {why}; {_FORM}")

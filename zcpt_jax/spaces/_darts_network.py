@@ -1,0 +1,366 @@
+"""The DARTS networks: supernet and discrete network are one module."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces._darts_genotype import EDGES
+from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.types import NOISE, InputError, Masks
+
+Candidates = tuple[tuple[str, ...], ...]
+"""The operations on each of the 14 edges; an edge without any is absent."""
+
+_SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
+_DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
+
+
+def reductions(cells: int) -> frozenset[int]:
+    """Numbers of the reduction cells: at one and two thirds of the depth."""
+    return frozenset({cells // 3, 2 * cells // 3})
+
+
+class Separable(nn.Module):
+    """Twice: ReLU, depthwise, 1x1 convolution, BatchNorm. The first ReLU is outside.
+
+    A stack of E of them that read the same node.
+
+    Attributes:
+      count: E.
+      size: of the depthwise kernels.
+      stride: of the first ones.
+      affine: of the BatchNorms.
+    """
+
+    count: int
+    size: int
+    stride: int
+    affine: bool
+
+    @nn.compact
+    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``.
+
+        Args:
+          activated: the input, ReLU applied.
+          live: how often the ReLU inside counts, ``[E]``.
+        """
+        features, count, size = activated.shape[-1], self.count, self.size
+        y = _ops.DepthwiseStack(count, size, self.stride, name="depthwise_1")(activated)
+        y = _ops.PointwiseStack(features, name="pointwise_1")(y)
+        y = _ops.batch_norm(self.affine, name="norm_1", stack=True)(y)
+        y = ReLU(name="relu")(y, live)
+        y = _ops.DepthwiseStack(count, size, name="depthwise_2")(y)
+        y = _ops.PointwiseStack(features, name="pointwise_2")(y)
+        return _ops.batch_norm(self.affine, name="norm_2", stack=True)(y)
+
+
+class Dilated(nn.Module):
+    """Depthwise convolution of dilation 2, 1x1 convolution, BatchNorm.
+
+    A stack of E of them that read the same node.
+
+    Attributes:
+      count: E.
+      size: of the depthwise kernels.
+      stride: of them.
+      affine: of the BatchNorms.
+    """
+
+    count: int
+    size: int
+    stride: int
+    affine: bool
+
+    @nn.compact
+    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
+        del live  # no ReLU inside
+        depthwise = _ops.DepthwiseStack(
+            self.count, self.size, self.stride, 2, name="depthwise"
+        )
+        pointwise = _ops.PointwiseStack(activated.shape[-1], name="pointwise")
+        y = pointwise(depthwise(activated))
+        return _ops.batch_norm(self.affine, name="norm", stack=True)(y)
+
+
+class Reduce(nn.Module):
+    """A stack of E factorized reductions that read the same node: ``skip_connect``.
+
+    Attributes:
+      count: E.
+      affine: of the BatchNorms.
+    """
+
+    count: int
+    affine: bool
+
+    @nn.compact
+    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/2, W/2, C]``."""
+        del live  # no ReLU inside
+        half = activated.shape[-1] // 2
+        parts = []
+        for number, x in ((1, activated), (2, activated[:, 1:, 1:])):
+            x = x[:, ::2, ::2]
+            stacked = jnp.broadcast_to(x, (self.count, *x.shape))
+            parts.append(_ops.PointwiseStack(half, name=f"conv_{number}")(stacked))
+        y = jnp.concatenate(parts, axis=-1)
+        return _ops.batch_norm(self.affine, name="norm", stack=True)(y)
+
+
+class Preprocess(nn.Module):
+    """Brings a cell's input to its channels, and to its resolution after a reduction.
+
+    Attributes:
+      features: output channels.
+      halve: whether the input has twice the resolution.
+      affine: of the BatchNorm.
+    """
+
+    features: int
+    halve: bool
+    affine: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H', W', features]``."""
+        if self.halve:
+            reduce = _ops.FactorizedReduce(self.features, self.affine, name="reduce")
+            return reduce(ReLU(name="relu")(x))
+        # The published hooks see this ReLU twice: its wrapper's name has ReLU in it.
+        activated = ReLU(name="relu")(x, live=2.0)
+        y = _ops.Conv(self.features, 1, name="conv")(activated)
+        return _ops.batch_norm(self.affine, name="norm")(y)
+
+
+class Cell(nn.Module):
+    """One cell: 14 edges between two inputs and four nodes.
+
+    Operations that read one node share its ReLU and its pooled values; the ReLU counts
+    once for each of them whose weight is not zero, since the published supernet leaves
+    out operations of weight zero.
+
+    Attributes:
+      candidates: the operations on each edge.
+      features: channels of each node.
+      reduction: whether edges from the cell's inputs have stride 2.
+      halve: whether the first input has twice the resolution of the second.
+      discrete: whether this is a discrete network: BatchNorm is affine, and pools
+        are not followed by one.
+    """
+
+    candidates: Candidates
+    features: int
+    reduction: bool
+    halve: bool
+    discrete: bool
+
+    @nn.compact
+    def __call__(
+        self, s0: jax.Array, s1: jax.Array, unit: jax.Array, weights: Sequence[Any]
+    ) -> jax.Array:
+        """Maps the outputs of the two cells before to this one's.
+
+        Args:
+          s0: ``[B, H0, W0, C0]``.
+          s1: ``[B, H, W, C1]``.
+          unit: scale of the noise.
+          weights: for each edge the weights of its candidates, ``[O]``.
+
+        Returns:
+          ``[B, H', W', 4 * features]``.
+        """
+        noise = self._noise(s1, unit)
+        for_s0 = Preprocess(self.features, self.halve, self.discrete, name="input_0")
+        for_s1 = Preprocess(self.features, False, self.discrete, name="input_1")
+        nodes = [for_s0(s0), for_s1(s1)]
+        inputs: dict[int, list[jax.Array]] = {node: [] for node in range(2, 6)}
+        for source in range(6):
+            if source > 1:
+                terms = inputs[source]
+                shape = (*_output_shape(s1, self.reduction), self.features)
+                nodes.append(sum(terms, jnp.zeros(shape)))
+            for node, term in self._outgoing(source, nodes[source], noise, weights):
+                inputs[node].append(term)
+        return jnp.concatenate(nodes[2:], axis=-1)
+
+    def _outgoing(
+        self, source: int, z: jax.Array, noise: Any, weights: Sequence[Any]
+    ) -> list[tuple[int, jax.Array]]:
+        """Every weighted operation that reads node ``source``, with its target."""
+        stride = 2 if self.reduction and source < 2 else 1
+        uses: dict[str, list[tuple[int, int]]] = {}
+        for edge, (_, origin) in enumerate(EDGES):
+            for index, op in enumerate(self.candidates[edge]):
+                if origin == source and op != "none":
+                    uses.setdefault(op, []).append((edge, index))
+        on = {
+            op: jnp.stack([jnp.float32(weights[e][i] != 0) for e, i in entries])
+            for op, entries in uses.items()
+            if "conv" in op or (op == "skip_connect" and stride == 2)
+        }
+        activated = z
+        if on:
+            live = sum(count.sum() for count in on.values())
+            activated = ReLU(name=f"relu_{source}")(z, live)
+        terms = []
+        for op, entries in uses.items():
+            name = f"{source}_{op}"
+            if op == "noise":
+                outs = [noise[edge] for edge, _ in entries]
+            elif op in on:
+                module = self._convolution(op, len(entries), stride, name)
+                outs = module(activated, on[op])
+            else:
+                outs = self._pool(op, z, len(entries), stride, name)
+            for (edge, index), out in zip(entries, outs, strict=True):
+                terms.append((EDGES[edge][0], weights[edge][index] * out))
+        return terms
+
+    def _convolution(self, op: str, count: int, stride: int, name: str) -> nn.Module:
+        if op in _SEPARABLE:
+            return Separable(count, _SEPARABLE[op], stride, self.discrete, name=name)
+        if op in _DILATED:
+            return Dilated(count, _DILATED[op], stride, self.discrete, name=name)
+        return Reduce(count, self.discrete, name=name)
+
+    def _pool(
+        self, op: str, z: jax.Array, count: int, stride: int, name: str
+    ) -> list[jax.Array]:
+        """The same for every edge, but for the BatchNorm after pools in supernets."""
+        if op == "skip_connect":
+            return [z] * count
+        pooled = (
+            _ops.max_pool(z, 3, stride)
+            if op == "max_pool_3x3"
+            else _ops.avg_pool_3x3(z, stride)
+        )
+        if self.discrete:
+            return [pooled] * count
+        stacked = jnp.broadcast_to(pooled, (count, *pooled.shape))
+        return list(_ops.batch_norm(False, name=name, stack=True)(stacked))
+
+    def _noise(self, s1: jax.Array, unit: jax.Array) -> dict[int, jax.Array]:
+        """The noise on each edge that has it; one draw a cell."""
+        edges = [edge for edge, ops in enumerate(self.candidates) if "noise" in ops]
+        if not edges:
+            return {}
+        if not self.is_initializing() and not self.scope.has_rng(NOISE):  # type: ignore
+            raise InputError(
+                "this network draws noise: give it a key, rngs={'noise': key} or "
+                "Batch(images, labels, key)"
+            )
+        shape = (len(edges), *_output_shape(s1, self.reduction), self.features)
+        drawn = unit * jax.random.normal(self.make_rng(NOISE), shape)
+        return dict(zip(edges, drawn, strict=True))
+
+
+def _output_shape(s1: jax.Array, reduction: bool) -> tuple[int, ...]:
+    batch, height, width, _ = s1.shape
+    return (batch, height // 2, width // 2) if reduction else (batch, height, width)
+
+
+class Network(nn.Module):
+    """Stem, cells, classifier.
+
+    Attributes:
+      normal: operations on the edges of normal cells.
+      reduce: operations on the edges of reduction cells.
+      channels: channels of the first cell's nodes.
+      cells: number of cells.
+      num_classes: number of logits.
+      imagenet: whether the stem has three convolutions of stride 2.
+      discrete: whether this is a discrete network.
+    """
+
+    normal: Candidates
+    reduce: Candidates
+    channels: int
+    cells: int
+    num_classes: int
+    imagenet: bool
+    discrete: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
+        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+
+        Args:
+          images: normalised images; H and W divisible by 4, and by 32 with the
+            ImageNet stem.
+          masks: ``{'normal': [14, O], 'reduce': [14, O]}``, or None for weight one on
+            every candidate.
+
+        Raises:
+          InputError: if the images or masks have another shape, or the network draws
+            noise and has no key.
+        """
+        self._check(images)
+        weights = {
+            group: self._weights(group, candidates, masks)
+            for group, candidates in (("normal", self.normal), ("reduce", self.reduce))
+        }
+        s0, s1 = self._imagenet_stem(images) if self.imagenet else self._stem(images)
+        unit = jnp.float32(1)
+        features, halve = self.channels, self.imagenet
+        for index in range(self.cells):
+            # The unit is a state like the others, so that noise keeps its share when
+            # states are rescaled.
+            s0, s1, unit = CutPoint()(s0, s1, unit)
+            reduction = index in reductions(self.cells)
+            features *= 2 if reduction else 1
+            cell = Cell(
+                self.reduce if reduction else self.normal,
+                features,
+                reduction,
+                halve,
+                self.discrete,
+                name=f"cell{index}",
+            )
+            group = "reduce" if reduction else "normal"
+            s0, s1 = s1, cell(s0, s1, unit, weights[group])
+            halve = reduction
+        return _ops.Linear(self.num_classes, name="classifier")(s1.mean(axis=(1, 2)))
+
+    def _check(self, images: jax.Array) -> None:
+        step = 32 if self.imagenet else 4
+        if images.shape[1] % step or images.shape[2] % step:
+            stem = "ImageNet" if self.imagenet else "CIFAR"
+            raise InputError(
+                f"the DARTS network with the {stem} stem needs height and width "
+                f"divisible by {step}, got {images.shape[1]}x{images.shape[2]}"
+            )
+
+    def _stem(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = _ops.Conv(3 * self.channels, 3, name="stem_conv")(images)
+        x = _ops.batch_norm(name="stem_norm")(x)
+        return x, x
+
+    def _imagenet_stem(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Both as published: the supernet's stem is three times as wide.
+        features = self.channels if self.discrete else 3 * self.channels
+        x = _ops.Conv(features // 2, 3, 2, name="stem_conv_1")(images)
+        x = _ops.batch_norm(name="stem_norm_1")(x)
+        x = ReLU(name="stem_relu_1")(x)
+        x = _ops.Conv(features, 3, 2, name="stem_conv_2")(x)
+        s0 = _ops.batch_norm(name="stem_norm_2")(x)
+        x = ReLU(name="stem_relu_2")(s0)
+        x = _ops.Conv(features, 3, 2, name="stem_conv_3")(x)
+        return s0, _ops.batch_norm(name="stem_norm_3")(x)
+
+    def _weights(self, group: str, candidates: Candidates, masks: Masks | None) -> Any:
+        if not masks:
+            return [[1.0] * len(ops) for ops in candidates]
+        weights = jnp.asarray(masks[group])
+        expected = (len(EDGES), len(candidates[0]))
+        if weights.shape != expected:
+            raise InputError(
+                f"mask {group!r} must have shape [E, O] = {list(expected)}, "
+                f"got {list(weights.shape)}"
+            )
+        return weights

@@ -1,0 +1,262 @@
+"""The MobileNet space: 21 inverted residuals with a kernel and an expansion to choose.
+
+The space of ProxylessNAS (Cai et al., ICLR 2019) as Zero-Cost-PT searches it (Xiang et
+al. 2023, and the authors' published code).
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zcpt_jax import masks as mask_algebra
+from zcpt_jax.spaces import _ops
+from zcpt_jax.taps import ReLU
+from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
+
+OPS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "identity")
+IDENTITY = OPS.index("identity")
+CODES = ("0", "1", "2", "3", "4", "5", "-1")
+"""What a genotype writes for each operation."""
+GROUP = "layers"
+STEM, FIRST, HEAD = 40, 24, 1728
+_STAGES = ((32, 4, 2), (56, 4, 2), (112, 4, 2), (128, 4, 1), (256, 4, 2), (432, 1, 1))
+"""Channels, layers and stride of each stage."""
+
+
+class Layer(NamedTuple):
+    """Where one of the 21 layers stands.
+
+    Attributes:
+      stage: 0 to 5.
+      position: in the stage; the first one changes the shape and has no identity.
+      channels: of its output, before the width multiplier.
+      stride: of its depthwise convolution.
+    """
+
+    stage: int
+    position: int
+    channels: int
+    stride: int
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Its candidates."""
+        return OPS if self.position else OPS[:IDENTITY]
+
+
+LAYERS = tuple(
+    Layer(stage, position, channels, stride if position == 0 else 1)
+    for stage, (channels, size, stride) in enumerate(_STAGES)
+    for position in range(size)
+)
+
+Candidates = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class MobileNet(Space):
+    """The MobileNet space.
+
+    A genotype is 21 integers joined by spaces, the published form: 0 to 5 for
+    ``k3e3, k3e6, k5e3, k5e6, k7e3, k7e6`` (kernel size, expansion) and -1 for
+    identity.
+
+    Attributes:
+      width_multiplier: scales all channels, rounded down, but for the head's 1728.
+    """
+
+    width_multiplier: float = 1.0
+    name: str = "mobilenet"
+
+    def init_masks(self) -> Masks:
+        """``{'layers': [21, 7]}``: 1 for every candidate, as outputs are just summed.
+
+        The last column is identity, 0 on the first layer of each stage, which has none.
+        """
+        return {GROUP: np.array([[op in x.ops for op in OPS] for x in LAYERS], "f4")}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase of 21 layer decisions, with 6 or 7 candidates."""
+        names = [f"layer {index}" for index in range(len(LAYERS))]
+        decisions = mask_algebra.edge_decisions(GROUP, names, OPS)
+        existing = tuple(
+            replace(
+                decision,
+                candidates=layer.ops,
+                regions={GROUP: decision.regions[GROUP][: len(layer.ops)]},
+            )
+            for layer, decision in zip(LAYERS, decisions, strict=True)
+        )
+        return (Phase("operations", (existing,)),)
+
+    def supernet(self, num_classes: int) -> nn.Module:
+        """All operations in all layers; BatchNorm is affine, as in the networks."""
+        return self._build(tuple(layer.ops for layer in LAYERS), num_classes)
+
+    def network(self, genotype: str, num_classes: int) -> nn.Module:
+        """The network of a genotype.
+
+        The published one drops 20 % of the classifier's inputs while it trains. There
+        is no dropout here, which in evaluation, where networks are scored, is the same.
+        """
+        candidates = tuple((OPS[index],) for index in _parse(genotype))
+        return self._build(candidates, num_classes)
+
+    def _build(self, candidates: Candidates, num_classes: int) -> nn.Module:
+        if int(FIRST * self.width_multiplier) < 1:
+            raise InputError(
+                f"width_multiplier={self.width_multiplier} leaves no channel of the "
+                f"{FIRST} before the first layer; it must be at least 1/{FIRST}"
+            )
+        return Network(candidates, self.width_multiplier, num_classes)
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """The published initialisations, which differ.
+
+        Convolutions of the supernet are normal with variance ``2 / (k * k * C_out)``,
+        those of a discrete network have PyTorch's default.
+        """
+        candidates: Candidates = getattr(module, "candidates", ())
+        choice = any(len(ops) > 1 for ops in candidates)
+        return _ops.torch_init(module, key, image_shape, normal=choice)
+
+    def genotype(self, masks: Masks) -> str:
+        """21 integers, joined by spaces, of fully decided masks."""
+        chosen = mask_algebra.chosen(masks[GROUP], GROUP)
+        return self.parse(" ".join(CODES[index] for index in chosen))
+
+    def parse(self, text: str) -> str:
+        """The 21 integers joined by single spaces.
+
+        Raises:
+          InputError: if they are not 21, not from -1 to 5, or if the first layer of a
+            stage is an identity.
+        """
+        return " ".join(CODES[index] for index in _parse(text))
+
+    def masks_of(self, genotype: str) -> Masks:
+        """The one-hot masks ``{'layers': [21, 7]}`` of a genotype."""
+        return {GROUP: mask_algebra.one_hot(np.array(_parse(genotype)), len(OPS))}
+
+    def drawings(self, genotype: str) -> tuple[Drawing, ...]:
+        """The layers, a row for each stage."""
+        nodes, labels = {}, {}
+        for number, (layer, index) in enumerate(
+            zip(LAYERS, _parse(genotype), strict=True)
+        ):
+            nodes[str(number)] = (float(layer.position), -0.8 * layer.stage)
+            labels[str(number)] = OPS[index]
+        edges = tuple((str(i), str(i + 1), "") for i in range(len(LAYERS) - 1))
+        return (Drawing("layers", nodes, edges, frozenset({"identity"}), labels),)
+
+    def owner(self, path: tuple[str, ...]) -> Owner | None:
+        """The operation a layer of the supernet belongs to, None for stem and head."""
+        found = re.fullmatch(r"layer(\d+)_(\w+)", path[0])
+        return Owner(GROUP, (int(found[1]), OPS.index(found[2]))) if found else None
+
+
+def _parse(text: str) -> list[int]:
+    """The index of the operation in each layer."""
+    codes = text.split()
+    unknown = [code for code in codes if code not in CODES]
+    if unknown or len(codes) != len(LAYERS):
+        what = f"has {unknown[0]!r}" if unknown else f"has {len(codes)} layers"
+        raise InputError(
+            f"malformed MobileNet genotype {text!r}: it {what}; expected {len(LAYERS)} "
+            f"integers joined by spaces, from -1 (identity) to {IDENTITY - 1}"
+        )
+    chosen = [CODES.index(code) for code in codes]
+    for number, (layer, index) in enumerate(zip(LAYERS, chosen, strict=True)):
+        if OPS[index] not in layer.ops:
+            raise InputError(
+                f"MobileNet genotype {text!r} has -1 (identity) in layer {number}, "
+                f"which begins a stage and changes the shape; expected 0 to "
+                f"{IDENTITY - 1} there"
+            )
+    return chosen
+
+
+class Network(nn.Module):
+    """Stem, 21 layers, head: supernet and discrete network alike.
+
+    The outputs of a layer's candidates are summed with their weights, without a factor
+    1/O. An operation of weight zero is absent: its ReLUs do not count.
+
+    The published network averages 7x7 pixels before the classifier and so needs images
+    of 224x224; we average all there are, which is the same at that size.
+
+    Attributes:
+      candidates: the operations in each of the 21 layers.
+      width_multiplier: scales all channels but the head's, rounded down.
+      num_classes: number of logits.
+    """
+
+    candidates: Candidates
+    width_multiplier: float
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
+        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+
+        Args:
+          images: normalised images; H and W divisible by 32.
+          masks: ``{'layers': [21, 7]}``, or None for weight one on every candidate.
+
+        Raises:
+          InputError: if the images or masks have another shape.
+        """
+        if images.shape[1] % 32 or images.shape[2] % 32:
+            raise InputError(
+                "MobileNet halves its images five times: height and width must be "
+                f"divisible by 32, got {images.shape[1]}x{images.shape[2]}"
+            )
+        weights = _weights(masks)
+        x = _ops.Conv(self._width(STEM), 3, stride=2, name="stem_conv")(images)
+        x = ReLU(6, name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
+        x = _ops.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
+        for index, ops in enumerate(self.candidates):
+            terms = [
+                self._run(index, op, x, weights[index][OPS.index(op)]) for op in ops
+            ]
+            x = sum(terms[1:], terms[0])
+        x = _ops.Conv(HEAD, 1, name="head_conv")(x)
+        x = ReLU(6, name="head_relu")(_ops.batch_norm(name="head_norm")(x))
+        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+
+    def _width(self, channels: int) -> int:
+        return int(channels * self.width_multiplier)
+
+    def _run(self, index: int, op: str, x: jax.Array, weight: Any) -> jax.Array:
+        if op == "identity":
+            return weight * x
+        layer, size, expansion = LAYERS[index], int(op[1]), int(op[3])
+        block = _ops.InvertedResidual(
+            self._width(layer.channels),
+            expansion,
+            size,
+            layer.stride,
+            cap=6,
+            name=f"layer{index}_{op}",
+        )
+        return weight * block(x, live=jnp.float32(weight != 0))
+
+
+def _weights(masks: Masks | None) -> Any:
+    if not masks:
+        return [[1.0] * len(OPS)] * len(LAYERS)
+    weights = jnp.asarray(masks[GROUP])
+    expected = (len(LAYERS), len(OPS))
+    if weights.shape != expected:
+        raise InputError(
+            f"mask {GROUP!r} must have shape [layers, O] = {list(expected)}, "
+            f"got {list(weights.shape)}"
+        )
+    return weights

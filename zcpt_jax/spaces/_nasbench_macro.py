@@ -1,0 +1,224 @@
+"""NAS-Bench-Macro: 8 layers, each nothing or one of two inverted residuals.
+
+Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021;
+the supernet as Zero-Cost-PT scores it (Xiang et al. 2023, and the authors' published
+code).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zcpt_jax import masks as mask_algebra
+from zcpt_jax.spaces import _ops
+from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
+
+OPS = ("identity", "mb3_k3", "mb6_k5")
+STAGES = (2, 3, 3)
+STAGE_OF = tuple(stage for stage, size in enumerate(STAGES) for _ in range(size))
+LAYERS = len(STAGE_OF)
+GROUP = "layers"
+HEAD = 1280
+_BLOCKS = {"mb3_k3": (3, 3), "mb6_k5": (6, 5)}  # (expansion, kernel size)
+
+Candidates = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class NasBenchMacro(Space):
+    """The space NAS-Bench-Macro.
+
+    A genotype is the table's key: 8 digits, 0 for identity, 1 for ``mb3_k3`` and 2 for
+    ``mb6_k5``, in the order of the layers. The published search script differs in two
+    ways that are mistakes and not copied: it joins the digits in the order in which
+    the layers were decided, and it never discretises a decided layer (the chosen
+    weight becomes 1, the others stay 1/3).
+
+    Attributes:
+      channels: channels of the stem, doubled by each of the three stages; the head has
+        1280 whatever they are.
+    """
+
+    channels: int = 32
+    name: str = "nasbench_macro"
+
+    def init_masks(self) -> Masks:
+        """``{'layers': [8, 3]}``, every entry 1/3."""
+        return {GROUP: mask_algebra.undecided(LAYERS, len(OPS))}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase of eight layer decisions."""
+        names = [f"layer {layer}" for layer in range(LAYERS)]
+        return (Phase("operations", (mask_algebra.edge_decisions(GROUP, names, OPS),)),)
+
+    def supernet(self, num_classes: int) -> nn.Module:
+        """All operations in all layers; BatchNorm is affine, as in the networks."""
+        return Network((OPS,) * LAYERS, self.channels, num_classes)
+
+    def network(self, genotype: str, num_classes: int) -> nn.Module:
+        """The network of a genotype."""
+        candidates = tuple((OPS[int(digit)],) for digit in self.parse(genotype))
+        return Network(candidates, self.channels, num_classes)
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """PyTorch's default initialisation, which the published scores rest on."""
+        return _ops.torch_init(module, key, image_shape)
+
+    def genotype(self, masks: Masks) -> str:
+        """The key of fully decided masks, such as ``22212220``."""
+        return "".join(map(str, mask_algebra.chosen(masks[GROUP], GROUP)))
+
+    def parse(self, text: str) -> str:
+        """The key without surrounding space.
+
+        Keys that stand for one network (:meth:`canonical`) stay apart: the table has
+        trained each of them.
+
+        Raises:
+          InputError: if it is not 8 digits from 0 to 2.
+        """
+        key = text.strip()
+        if not re.fullmatch(f"[0-2]{{{LAYERS}}}", key):
+            meaning = ", ".join(f"{digit} = {op}" for digit, op in enumerate(OPS))
+            raise InputError(
+                f"malformed NAS-Bench-Macro genotype {text!r}; expected {LAYERS} "
+                f"digits, one a layer ({meaning}), such as 22212220"
+            )
+        return key
+
+    def canonical(self, key: str) -> str:
+        """The key with each stage's identities last, but for its first layer.
+
+        After a stage's first layer an identity does nothing, so keys with one
+        canonical key are one network. There are 3,969 of them among the 6,561 keys.
+
+        Raises:
+          InputError: if the key is malformed.
+        """
+        key, parts = self.parse(key), []
+        for stage, size in enumerate(STAGES):
+            first = STAGE_OF.index(stage)
+            rest = key[first + 1 : first + size]
+            parts += [key[first], rest.replace("0", "").ljust(size - 1, "0")]
+        return "".join(parts)
+
+    def forms(self, genotype: str) -> dict[str, str]:
+        """The key that all notations of the same network share."""
+        return {"identities last in each stage": self.canonical(genotype)}
+
+    def masks_of(self, genotype: str) -> Masks:
+        """The one-hot masks ``{'layers': [8, 3]}`` of a genotype."""
+        choices = np.array([int(digit) for digit in self.parse(genotype)])
+        return {GROUP: mask_algebra.one_hot(choices, len(OPS))}
+
+    def drawings(self, genotype: str) -> tuple[Drawing, ...]:
+        """The layers in a row, with a wider gap before each stage."""
+        ops = [OPS[int(digit)] for digit in self.parse(genotype)]
+        nodes = {str(i): (0.5 * i + 0.25 * STAGE_OF[i], 0.0) for i in range(LAYERS)}
+        edges = tuple((str(i), str(i + 1), "") for i in range(LAYERS - 1))
+        labels = dict(zip(nodes, ops, strict=True))
+        return (Drawing("layers", nodes, edges, frozenset({"identity"}), labels),)
+
+    def owner(self, path: tuple[str, ...]) -> Owner | None:
+        """The operation a layer of the supernet belongs to, None for stem and head."""
+        found = re.fullmatch(r"layer(\d+)_(\w+)", path[0])
+        return Owner(GROUP, (int(found[1]), OPS.index(found[2]))) if found else None
+
+
+class Downsample(nn.Module):
+    """What stands for identity where the shape changes: 1x1 convolution, BatchNorm.
+
+    Attributes:
+      features: output channels.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, features]``."""
+        y = _ops.Conv(self.features, 1, stride=2, name="conv")(x)
+        return _ops.batch_norm(name="norm")(y)
+
+
+class Network(nn.Module):
+    """Stem, eight layers, head: supernet and discrete network alike.
+
+    An operation of weight zero runs on a zero input, as in the published code, so that
+    all images agree on its ReLUs.
+
+    Attributes:
+      candidates: the operations in each of the eight layers.
+      channels: channels of the stem.
+      num_classes: number of logits.
+    """
+
+    candidates: Candidates
+    channels: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
+        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+
+        Args:
+          images: normalised images; H and W divisible by 8.
+          masks: ``{'layers': [8, 3]}``, or None for weight one on every candidate.
+
+        Raises:
+          InputError: if the images or masks have another shape.
+        """
+        if images.shape[1] % 8 or images.shape[2] % 8:
+            raise InputError(
+                "NAS-Bench-Macro halves its images three times: height and width must "
+                f"be divisible by 8, got {images.shape[1]}x{images.shape[2]}"
+            )
+        weights = _weights(masks)
+        x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
+        x = ReLU(name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
+        for layer, ops in enumerate(self.candidates):
+            (x,) = CutPoint()(x)
+            terms = []
+            for op in ops:
+                weight = weights[layer][OPS.index(op)]
+                on = jnp.float32(weight != 0)
+                terms.append(weight * self._run(layer, op, x, on))
+            x = sum(terms[1:], terms[0])
+        x = _ops.batch_norm(name="head_norm")(_ops.Conv(HEAD, 1, name="head_conv")(x))
+        x = ReLU(name="head_relu")(x)
+        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+
+    def _run(self, layer: int, op: str, x: jax.Array, on: jax.Array) -> jax.Array:
+        stage = STAGE_OF[layer]
+        features = self.channels * 2 ** (stage + 1)
+        first = layer == STAGE_OF.index(stage)
+        name = f"layer{layer}_{op}"
+        if op == "identity":
+            return Downsample(features, name=name)(x) if first else x
+        expansion, size = _BLOCKS[op]
+        stride = 2 if first else 1
+        block = _ops.InvertedResidual(features, expansion, size, stride, name=name)
+        # Of weight zero it runs on zeros in the published code, where all images look
+        # the same to its ReLUs.
+        return block(x, live=on, dead=1 - on)
+
+
+def _weights(masks: Masks | None) -> Any:
+    if not masks:
+        return [[1.0] * len(OPS)] * LAYERS
+    weights = jnp.asarray(masks[GROUP])
+    expected = (LAYERS, len(OPS))
+    if weights.shape != expected:
+        raise InputError(
+            f"mask {GROUP!r} must have shape [layers, O] = {list(expected)}, "
+            f"got {list(weights.shape)}"
+        )
+    return weights

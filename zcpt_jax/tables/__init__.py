@@ -1,0 +1,7 @@
+"""Tabular benchmarks: what a found genotype is worth once trained."""
+
+from zcpt_jax.tables._csv import save_table
+from zcpt_jax.tables._load import load_table
+from zcpt_jax.tables._table import Standing, Table
+
+__all__ = ["Standing", "Table", "load_table", "save_table"]
