@@ -5,13 +5,16 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from zcpt_jax.types import InputError, ScoreError
+from zcpt_jax.spaces import build_space, get_space
+from zcpt_jax.types import InputError, ScoreError, Space
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
 
@@ -38,6 +41,30 @@ def no_arguments(argv: Sequence[str]) -> None:
     """Refuses what is not a flag."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+
+
+def load_space(name: str, options: Sequence[str]) -> Space:
+    """The space of a name, or of a class in a file of the user's own.
+
+    Args:
+      name: a name, or ``FILE.py:CLASS``; the file is executed.
+      options: items such as ``channels=8``.
+
+    Raises:
+      InputError: if there is no such space or option.
+    """
+    parsed = parse_options(options)
+    path, _, attribute = name.rpartition(":")
+    if not path:
+        return get_space(name, **parsed)
+    if not Path(path).is_file():
+        raise InputError(f"--space={name}: there is no file {path}")
+    module = ModuleType(Path(path).stem)
+    sys.modules[module.__name__] = module  # dataclasses look themselves up there
+    exec(compile(Path(path).read_text(), path, "exec"), module.__dict__)
+    if not hasattr(module, attribute):
+        raise InputError(f"--space={name}: {path} defines no {attribute}")
+    return build_space(getattr(module, attribute), **parsed)
 
 
 def parse_options(items: Sequence[str]) -> dict[str, Any]:

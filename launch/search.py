@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import app, flags  # noqa: E402
 
 from launch import _command  # noqa: E402
-from zcpt_jax import masks as mask_algebra  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
@@ -29,11 +28,13 @@ from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
 from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import Stopwatch, zero_cost_pt  # noqa: E402
-from zcpt_jax.spaces import SPACES, get_space, space_options  # noqa: E402
+from zcpt_jax.spaces import SPACES, space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 
-_SPACE = flags.DEFINE_string("space", "nasbench201", f"one of {', '.join(SPACES)}")
+_SPACE = flags.DEFINE_string(
+    "space", "nasbench201", f"FILE.py:CLASS, or one of {', '.join(SPACES)}"
+)
 _OPTIONS = flags.DEFINE_list(
     "space_options", [], "options of the space, such as channels=8,cells_per_stage=2"
 )
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
     _command.no_arguments(argv)
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
-    space = get_space(_SPACE.value, **_command.parse_options(_OPTIONS.value))
+    space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
     _check_counts()
     table = load_table(_TABLE.value) if _TABLE.value else None
@@ -188,20 +189,16 @@ def _check_genotype(path: Path) -> None:
 
 def _check_table(table: Table, space: Space) -> None:
     """Before the search: a table of another space knows none of its genotypes."""
+    keys = space.table_keys()
     try:
-        table.standing(space.table_key(_any_genotype(space)))
+        if keys is None:
+            space.parse(next(iter(table.rows)))
+        elif not any(key in table.rows for key in keys):
+            raise InputError(f"it holds none of the space's {len(keys):,} networks")
     except InputError as error:
         raise InputError(
             f"table {_TABLE.value} is not one of {space.name}: {error}"
         ) from error
-
-
-def _any_genotype(space: Space) -> str:
-    """The genotype that the first candidates of every decision make."""
-    masks = space.init_masks()
-    for decision in (d for p in space.phases() for track in p.tracks for d in track):
-        masks = mask_algebra.settle(masks, decision, range(decision.keep))
-    return space.genotype(masks)
 
 
 def _check_counts() -> None:

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
+from zcpt_jax import taps
+from zcpt_jax.budgets import flop_costs, param_costs
+from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch
 
@@ -39,6 +42,38 @@ def all_removals(space):
     masks = space.init_masks()
     decisions = [d for p in space.phases() for t in p.tracks for d in t]
     return mask_algebra.stack([mask_algebra.removals(masks, d) for d in decisions])
+
+
+def agreement(net):
+    """Logits, and NWOT's kernel: on how many ReLU inputs two images agree."""
+
+    @jax.jit
+    def run(variables, images, masks):
+        kernel = []
+
+        def add(z, live, dead):
+            c = (z > 0).reshape(len(z), 1, -1)
+            same = (c == c.swapaxes(0, 1)).sum(-1)
+            kernel.append(live * same + dead * c.shape[-1])
+
+        logits = taps.forward(
+            net.apply, variables, images, masks, norm="running", on_relu=add
+        )
+        return logits, sum(kernel)
+
+    return run
+
+
+def costs_and_counts(space, genotypes, image_shape):
+    """Parameters and multiply-adds of genotypes: as budgets say, as networks have."""
+    costs = [count(space, 10, image_shape) for count in (param_costs, flop_costs)]
+    by_owner = [[cost.of(space.masks_of(g)) for cost in costs] for g in genotypes]
+    networks = [space.network(genotype, 10) for genotype in genotypes]
+    by_network = [
+        [count(net, image_shape) for count in (count_params, count_flops)]
+        for net in networks
+    ]
+    return by_owner, by_network
 
 
 class PlainNet(nn.Module):

@@ -1,5 +1,6 @@
 """The command as a user runs it, in processes of its own where that matters."""
 
+import html
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from launch import _command, search
+from zcpt_jax.genotypes import load_genotype
+from zcpt_jax.networks import count_params
 from zcpt_jax.proxies import PROXIES
+from zcpt_jax.spaces import SPACES, _ops, get_space
 from zcpt_jax.types import Proxy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,6 +186,7 @@ def under_a_file(tmp_path):
     return f"--output_dir={tmp_path / 'file' / 'run'}"
 
 
+OWN = ROOT / "tests" / "own_space.py"
 BAD = {
     "unknown space 'darts2'; known: nasbench201": "--space=darts2",
     "unknown proxy 'naswot'; known: nwot, synflow": "--proxy=naswot",
@@ -202,6 +207,10 @@ BAD = {
     ),
     "table none.csv does not exist": "--table=none.csv",
     "other.csv is not one of nasbench201: malformed": other_table,
+    "no network of nasbench201 has at most 9 parameters": "--max_params=9",
+    "no network of nasbench201 has at most 1 multiply-adds": "--max_flops=1",
+    "there is no file nowhere.py": "--space=nowhere.py:Space",
+    "own_space.py defines no Chains": f"--space={OWN}:Chains",
     "must be divisible by 4, got 30x30": "--image_size=30",
     "at least two classes; found ['a']": one_class,
     "cannot create the output directory": under_a_file,
@@ -276,6 +285,52 @@ def test_a_search_runs_with_other_proxies(proxy, tmp_path, capsys):
     assert message is None and "found       |" in out
 
 
+TINY = {
+    "darts": "channels=4,cells=1",
+    "darts_s1": "channels=4,cells=1",
+    "darts_s2": "channels=4,cells=1",
+    "darts_s3": "channels=4,cells=1",
+    "darts_s4": "channels=4,cells=3",
+    "nasbench1shot1_1": "channels=4,cells_per_stage=1",
+    "nasbench1shot1_2": "channels=4,cells_per_stage=1",
+    "nasbench1shot1_3": "channels=4,cells_per_stage=1",
+    "nasbench201": "channels=4,cells_per_stage=1",
+    "nasbench_macro": "channels=4",
+    "mobilenet": "width_multiplier=0.125",
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_space_runs_to_a_report_with_pictures(space, tmp_path, capsys):
+    size = 64 if space == "mobilenet" else 16
+    args = (
+        f"--space={space}",
+        f"--space_options={TINY[space]}",
+        f"--image_size={size}",
+    )
+    args += ("--num_proposals=1", "--num_validation_batches=1", "--batch_size=4")
+    with _ops.shifted(False):  # compiles faster, runs slower
+        message, out = in_process(capsys, *args, f"--output_dir={tmp_path / 'run'}")
+    assert message is None
+    stored = load_genotype(tmp_path / "run" / "genotype.json")
+    built = get_space(space, **stored.options)
+    assert stored.genotype == built.parse(stored.genotype)
+    assert f"found       {stored.genotype}" in out
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert report.count("<figure>") == len(built.drawings(stored.genotype)) >= 1
+    for form in built.forms(stored.genotype).values():
+        assert form in out and form in html.unescape(report)
+
+
+def test_a_space_in_a_file_of_the_users_own_is_searched(tmp_path, capsys):
+    args = (f"--space={OWN}:Chain", "--space_options=layers=3", "--image_size=8")
+    args += ("--num_proposals=2", "--num_validation_batches=1", "--batch_size=8")
+    args += ("--max_params=1e3", f"--output_dir={tmp_path / 'run'}")
+    message, out = in_process(capsys, *args)
+    assert message is None and "found       " in out
+    assert load_genotype(tmp_path / "run" / "genotype.json").space == "chain"
+
+
 # Flags of two commands cannot live in one process: prepare_data runs in its own.
 PREPARE = """
 import runpy, sys
@@ -325,3 +380,12 @@ def test_flagfiles_are_valid_and_say_what_they_are(name):
     with flagsaver.flagsaver():
         flags.FLAGS(["search.py", f"--flagfile={path}"])
         assert flags.FLAGS.num_proposals >= 1
+        space = _command.load_space(flags.FLAGS.space, flags.FLAGS.space_options)
+        shape = (flags.FLAGS.image_size or 32,) * 2 + (3,)
+        assert count_params(space.supernet(10), shape) > 100_000
+
+
+def test_every_space_has_a_flagfile():
+    texts = [(ROOT / "launch" / "flagfiles" / name).read_text() for name in FLAGFILES]
+    for space in SPACES:
+        assert any(f"--space={space}\n" in text for text in texts), space

@@ -1,11 +1,9 @@
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
@@ -47,33 +45,6 @@ def test_parameters_and_flops_by_hand():
     assert count_flops(network, IMAGE) == macs
 
 
-@pytest.fixture(scope="module")
-def layers_of_whole():
-    """Owner, parameters and multiply-adds of each layer of ``whole``."""
-    net = TINY.whole(10)
-    image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), image)
-    layers = [
-        (TINY.owner(path[:-1]), math.prod(leaf.shape), 0)
-        for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()
-    ]
-    kernels = taps.kernels(shapes)
-
-    def add(path, out):
-        flops = out.size * math.prod(kernels[path].shape[:-1])
-        layers.append((TINY.owner(path), 0, flops))
-        return out
-
-    def run(variables, images):
-        apply = lambda v, x, _: net.apply(v, x)  # noqa: E731
-        return taps.forward(
-            apply, variables, images, None, norm="running", on_layer=add
-        )
-
-    jax.eval_shape(run, shapes, image)
-    return layers
-
-
 def random_genotype(seed):
     rng = np.random.default_rng(seed)
     return " ".join(
@@ -81,40 +52,10 @@ def random_genotype(seed):
     )
 
 
-@pytest.mark.parametrize(
-    "genotype", [ALL_IDENTITY, random_genotype(0), random_genotype(1)]
-)
-def test_owners_count_what_each_network_holds(layers_of_whole, genotype):
-    masks = TINY.masks_of(genotype)
-    kept = [
-        (params, flops)
-        for owner, params, flops in layers_of_whole
-        if owner is None or masks[owner.group][owner.entry]
-    ]
-    params, flops = np.sum(kept, axis=0)
-    network = TINY.network(genotype, 10)
-    assert params == count_params(network, IMAGE)
-    assert flops == count_flops(network, IMAGE)
-
-
-def agreement(net):
-    """Logits, and NWOT's kernel: on how many ReLU inputs two images agree."""
-
-    @jax.jit
-    def run(variables, images, masks):
-        kernel = []
-
-        def add(z, live, dead):
-            c = (z > 0).reshape(len(z), 1, -1)
-            same = (c == c.swapaxes(0, 1)).sum(-1)
-            kernel.append(live * same + dead * c.shape[-1])
-
-        logits = taps.forward(
-            net.apply, variables, images, masks, norm="running", on_relu=add
-        )
-        return logits, sum(kernel)
-
-    return run
+def test_owners_count_what_each_network_holds():
+    genotypes = [ALL_IDENTITY, random_genotype(0), random_genotype(1)]
+    by_owner, by_network = helpers.costs_and_counts(TINY, genotypes, IMAGE)
+    assert by_owner == by_network
 
 
 def test_operations_of_weight_zero_are_absent_and_the_others_summed():
@@ -122,7 +63,7 @@ def test_operations_of_weight_zero_are_absent_and_the_others_summed():
     supernet = Network(tuple(layer.ops for layer in LAYERS[:2]), 0.125, 10)
     variables = TINY.init_variables(supernet, jax.random.key(0), IMAGE)
     images = jnp.asarray(helpers.batch(size=4, image_size=32).images)
-    run = agreement(supernet)
+    run = helpers.agreement(supernet)
     everything, _ = run(variables, images, TINY.init_masks())
     for chosen in (
         (("k5e3",), ("k3e6", "identity")),
@@ -142,7 +83,7 @@ def test_operations_of_weight_zero_are_absent_and_the_others_summed():
                 masks["layers"][layer, OPS.index(op)] = 1
         logits, kernel = run(variables, images, masks)
         network = Network(chosen, 0.125, 10)
-        expected, own_kernel = agreement(network)(own, images, None)
+        expected, own_kernel = helpers.agreement(network)(own, images, None)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(kernel, own_kernel)
         assert np.abs(everything - expected).max() > 1e-3

@@ -12,14 +12,13 @@ from flax import traverse_util
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax import taps
-from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.spaces._nasbench1shot1 import (
-    OPS,
-    Cell,
     NasBench1Shot1Space1,
     NasBench1Shot1Space2,
     NasBench1Shot1Space3,
 )
+from zcpt_jax.spaces._nasbench1shot1_genotype import OPS
+from zcpt_jax.spaces._nasbench1shot1_network import Cell
 from zcpt_jax.types import InputError
 
 SPACES = (NasBench1Shot1Space1, NasBench1Shot1Space2, NasBench1Shot1Space3)
@@ -180,55 +179,11 @@ def test_a_decided_mask_is_the_discrete_network():
 
 @pytest.mark.parametrize("cls", SPACES)
 def test_owners_count_what_a_network_has(cls):
-    space = cls(**TINY)
-    whole = space.whole(10)
-    shapes = jax.eval_shape(whole.init, jax.random.key(0), jnp.zeros((1, *IMAGE)))
-    params = {
-        path: math.prod(leaf.shape)
-        for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()
-    }
-    flops = layer_flops(whole, shapes)
-    rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(3):
-        genotype = random_genotype(space, rng)
-        masks = space.masks_of(genotype)
-
-        def kept(path, masks=masks):
-            owner = space.owner(path)
-            return owner is None or masks[owner.group][owner.entry] == 1
-
-        network = space.network(genotype, 10)
-        total = sum(size for path, size in params.items() if kept(path[:-1]))
-        assert count_params(network, IMAGE) == total
-        total = sum(count for path, count in flops.items() if kept(path))
-        assert count_flops(network, IMAGE) == total
-        seen.add(total)
-    assert len(seen) > 1
-    assert sum(flops.values()) == count_flops(whole, IMAGE)
-
-
-def layer_flops(module, shapes):
-    """Multiply-adds of each layer for one image."""
-    kernels, found = taps.kernels(shapes), {}
-
-    def add(path, out):
-        kernel = kernels[path].shape
-        found[path] = out.size * math.prod(kernel[:-1])
-        return out
-
-    def run(variables, images):
-        return taps.forward(
-            lambda v, x, _: module.apply(v, x),
-            variables,
-            images,
-            None,
-            norm="running",
-            on_layer=add,
-        )
-
-    jax.eval_shape(run, shapes, jnp.zeros((1, *IMAGE)))
-    return found
+    space, rng = cls(**TINY), np.random.default_rng(0)
+    genotypes = [random_genotype(space, rng) for _ in range(3)]
+    by_owner, by_network = helpers.costs_and_counts(space, genotypes, IMAGE)
+    assert by_owner == by_network
+    assert len(np.unique(by_owner, axis=0)) > 1
 
 
 def test_undecided_masks():

@@ -1,16 +1,13 @@
 import itertools
 import json
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax import taps
 from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.spaces._nasbench_macro import OPS, NasBenchMacro, Network
 from zcpt_jax.types import InputError
@@ -75,65 +72,10 @@ def test_equal_keys_are_one_network():
     assert np.abs(outputs[3] - outputs[0]).max() > 1e-4
 
 
-@pytest.fixture(scope="module")
-def layers_of_whole():
-    """Owner, parameters and multiply-adds of each layer of ``whole``."""
-    net = TINY.whole(10)
-    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), image)
-    layers = [
-        (TINY.owner(path[:-1]), math.prod(leaf.shape), 0)
-        for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()
-    ]
-    kernels = taps.kernels(shapes)
-
-    def add(path, out):
-        flops = out.size * math.prod(kernels[path].shape[:-1])
-        layers.append((TINY.owner(path), 0, flops))
-        return out
-
-    def run(variables, images):
-        apply = lambda v, x, _: net.apply(v, x)  # noqa: E731
-        return taps.forward(
-            apply, variables, images, None, norm="running", on_layer=add
-        )
-
-    jax.eval_shape(run, shapes, image)
-    return layers
-
-
-@pytest.mark.parametrize("key", ["00000000", *random_keys(3, seed=1)])
-def test_owners_count_what_each_network_holds(layers_of_whole, key):
-    masks = TINY.masks_of(key)
-    kept = [
-        (params, flops)
-        for owner, params, flops in layers_of_whole
-        if owner is None or masks[owner.group][owner.entry]
-    ]
-    params, flops = np.sum(kept, axis=0)
-    network = TINY.network(key, 10)
-    assert params == count_params(network, (16, 16, 3))
-    assert flops == count_flops(network, (16, 16, 3))
-
-
-def agreement(net):
-    """Logits, and NWOT's kernel: on how many ReLU inputs two images agree."""
-
-    @jax.jit
-    def run(variables, images, masks):
-        kernel = []
-
-        def add(z, live, dead):
-            c = (z > 0).reshape(len(z), 1, -1)
-            same = (c == c.swapaxes(0, 1)).sum(-1)
-            kernel.append(live * same + dead * c.shape[-1])
-
-        logits = taps.forward(
-            net.apply, variables, images, masks, norm="running", on_relu=add
-        )
-        return logits, sum(kernel)
-
-    return run
+def test_owners_count_what_each_network_holds():
+    keys = ["00000000", *random_keys(3, seed=1)]
+    by_owner, by_network = helpers.costs_and_counts(TINY, keys, (16, 16, 3))
+    assert by_owner == by_network
 
 
 def test_a_one_hot_mask_is_the_discrete_network():
@@ -143,7 +85,7 @@ def test_a_one_hot_mask_is_the_discrete_network():
     network = Network(tuple((op,) for op in chosen), 4, 10)
     variables = TINY.init_variables(supernet, jax.random.key(0), (16, 16, 3))
     rng = np.random.default_rng(0)
-    # As after training: BatchNorm makes something of zeros.
+    # As after training: biases are not zero, so that blocks make something of zeros.
     variables = jax.tree_util.tree_map_with_path(
         lambda path, x: (
             x + 0.3 * rng.normal(size=x.shape).astype("f4")
@@ -164,8 +106,8 @@ def test_a_one_hot_mask_is_the_discrete_network():
     for layer, op in enumerate(chosen):
         masks["layers"][layer, OPS.index(op)] = 1
     images = jnp.asarray(helpers.batch().images)
-    logits, kernel = agreement(supernet)(variables, images, masks)
-    expected, own_kernel = agreement(network)(own, images, None)
+    logits, kernel = helpers.agreement(supernet)(variables, images, masks)
+    expected, own_kernel = helpers.agreement(network)(own, images, None)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     blocked = 12 * (16**2 + 8**2)  # layer 0, 4 channels: mb3_k3
     blocked += 2 * (24 + 48) * 8**2  # layer 1, 8 channels: both

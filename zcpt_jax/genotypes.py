@@ -16,7 +16,7 @@ class GenotypeFile:
     Attributes:
       space: name of the space.
       options: those of the space it was found in.
-      genotype: in the space's usual form.
+      genotype: in the space's usual form; one that is JSON is kept as such in the file.
       dataset: what it was found on.
       num_classes: of that dataset.
     """
@@ -30,7 +30,10 @@ class GenotypeFile:
 
 def dump_genotype(record: GenotypeFile) -> str:
     """The JSON text of a genotype file."""
-    return json.dumps(asdict(record), indent=2) + "\n"
+    fields = asdict(record)
+    if record.genotype.startswith("{"):
+        fields["genotype"] = json.loads(record.genotype)
+    return json.dumps(fields, indent=2) + "\n"
 
 
 def load_genotype(path: str | Path) -> GenotypeFile:
@@ -48,6 +51,8 @@ def load_genotype(path: str | Path) -> GenotypeFile:
     except json.JSONDecodeError as error:
         what = "is empty" if not text.strip() else f"is not JSON ({error})"
         raise InputError(f"the genotype file {path} {what}") from error
+    if isinstance(fields, dict) and isinstance(fields.get("genotype"), dict):
+        fields["genotype"] = json.dumps(fields["genotype"], separators=(",", ":"))
     kinds: dict[str, type] = {
         "space": str,
         "options": dict,

@@ -47,7 +47,9 @@ def write_outcome(
     standings: tuple[Standing, ...] = ()
     if table:
         key = space.table_key(result.genotype)
-        standings = table.standing(key, among=space.table_keys())
+        keys = space.table_keys()
+        among = None if keys is None else [k for k in keys if k in table.rows]
+        standings = table.standing(key, among)
     record = run.read_json(CONFIG)
     rows = []
     for genotype in result.proposals:

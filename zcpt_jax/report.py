@@ -133,7 +133,7 @@ def _proposals(report: Report) -> str:
     low, high = (min(scores), max(scores)) if scores else (0.0, 0.0)
     rows = []
     for number, row in enumerate(report.proposals):
-        share = (row.score - low) / (high - low) if high > low else 1.0
+        share = _share(row.score, low, high, alike=1.0)
         width = 6 + 94 * share if math.isfinite(share) else 0
         accuracy = "" if row.accuracy is None else f"{row.accuracy:.2f} %"
         best = ' class="best"' if row.genotype == report.genotype else ""
@@ -170,13 +170,20 @@ def _heat_map(proposal: int, lines: Sequence[Mapping[str, Any]]) -> str:
     return f"<div><b>Proposal {proposal}</b>{table}</div>"
 
 
+def _share(value: float, low: float, high: float, alike: float) -> float:
+    """Where a value lies between two; ``alike`` if they are one, NaN if it is none."""
+    if not math.isfinite(value):
+        return math.nan
+    return (value - low) / (high - low) if high > low else alike
+
+
 def _heat_row(line: Mapping[str, Any]) -> str:
     scores = line["scores"][line["edge"]]
     finite = [s for s in scores if math.isfinite(s)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     cells = []
     for name, score in zip(line["candidates"], scores, strict=True):
-        spared = (score - low) / (high - low) if high > low else 0.0
+        spared = _share(score, low, high, alike=0.0)
         alpha = 0.75 * (1 - spared) if math.isfinite(spared) else 0.0
         kept = " class=kept" if name in line["kept"] else ""
         cells.append(

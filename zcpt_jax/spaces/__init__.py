@@ -49,17 +49,30 @@ def get_space(name: str, **options: Any) -> Space:
     """
     if name not in SPACES:
         raise InputError(f"unknown space {name!r}; known: {', '.join(SPACES)}")
-    space = SPACES[name]()
+    return build_space(SPACES[name], **options)
+
+
+def build_space(make: Callable[..., Space], **options: Any) -> Space:
+    """A space, its options checked.
+
+    Args:
+      make: the space's class.
+      **options: what differs from its defaults.
+
+    Raises:
+      InputError: if there is no such option, or no such value of it.
+    """
+    space = make()
     known = space_options(space)
     hints = typing.get_type_hints(type(space))
     for key, value in options.items():
         if key not in known:
             raise InputError(
-                f"space {name!r} has no option {key!r}; it has "
+                f"space {space.name!r} has no option {key!r}; it has "
                 + ", ".join(f"{k}={v}" for k, v in known.items())
             )
         _check_option(key, value, hints[key])
-    return SPACES[name](**options)
+    return make(**options)
 
 
 def _check_option(key: str, value: Any, kind: Any) -> None:
@@ -92,6 +105,7 @@ __all__ = [
     "NasBench1Shot1Space3",
     "NasBench201",
     "NasBenchMacro",
+    "build_space",
     "get_space",
     "space_options",
 ]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def dump(genotype: Genotype) -> str:
     for group in GROUPS:
         fields[group] = [[op, source] for _, source, op in genotype[group]]
         fields[f"{group}_concat"] = _CONCAT
-    return json.dumps(fields)
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def literal(genotype: Genotype) -> str:
@@ -117,7 +118,9 @@ def _read(text: str, space: str) -> Any:
 
 
 def _read_literal(text: str) -> dict[str, Any]:
-    body = ast.parse(text.strip()).body
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        body = ast.parse(text.strip()).body
     if len(body) != 1 or not isinstance(body[0], ast.Expr | ast.Assign):
         raise ValueError("not one expression")
     call = body[0].value
@@ -137,7 +140,7 @@ def _read_literal(text: str) -> dict[str, Any]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, or ``range`` of literal integers below 100."""
+    """A literal, or ``range`` of literal integers from 0 to 99."""
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -145,7 +148,9 @@ def _value(node: ast.expr) -> Any:
         and not node.keywords
     ):
         bounds = [ast.literal_eval(arg) for arg in node.args]
-        if 1 <= len(bounds) <= 2 and all(type(b) is int and b < 100 for b in bounds):
+        if len(bounds) in (1, 2) and all(
+            type(b) is int and 0 <= b < 100 for b in bounds
+        ):
             return list(range(*bounds))
         raise ValueError("not a range of small integers")
     return ast.literal_eval(node)

@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro: 8 layers, each nothing or one of two inverted residuals.
+"""NAS-Bench-Macro: 8 layers, each an identity or one of two inverted residuals.
 
 Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021;
 the supernet as Zero-Cost-PT scores it (Xiang et al. 2023, and the authors' published
@@ -152,8 +152,8 @@ class Downsample(nn.Module):
 class Network(nn.Module):
     """Stem, eight layers, head: supernet and discrete network alike.
 
-    An operation of weight zero runs on a zero input, as in the published code, so that
-    all images agree on its ReLUs.
+    An operation of weight zero counts as if its input were zero, as it is in the
+    published code: all images agree on its ReLUs.
 
     Attributes:
       candidates: the operations in each of the eight layers.
@@ -206,8 +206,6 @@ class Network(nn.Module):
         expansion, size = _BLOCKS[op]
         stride = 2 if first else 1
         block = _ops.InvertedResidual(features, expansion, size, stride, name=name)
-        # Of weight zero it runs on zeros in the published code, where all images look
-        # the same to its ReLUs.
         return block(x, live=on, dead=1 - on)
 
 

@@ -376,7 +376,7 @@ def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
 
 def _pixels_in_window(size: int) -> np.ndarray:
     """How many of a window's three positions lie inside, for each position."""
-    return np.convolve(np.ones(size, np.float32), np.ones(3, np.float32), "same")
+    return np.convolve(np.ones(size, np.float32), np.ones(3, np.float32))[1:-1]
 
 
 def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:

@@ -103,8 +103,6 @@ def _read_folder(
 
 
 def _unpack(file: Path) -> Any:
-    if not file.is_file():
-        raise InputError(f"table {file} does not exist")
     with bz2.open(file) as unpacked:
         return unpickle(str(file), bounded(str(file), unpacked))
 

@@ -54,7 +54,14 @@ def load_zipped(path: str, progress: Progress | None) -> Any:
             return unpickle(path, bounded(path, member))
     except InputError:
         raise
-    except (zipfile.BadZipFile, zlib.error, KeyError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        OSError,
+        NotImplementedError,  # an unknown compression
+        RuntimeError,  # encrypted
+    ) as error:
         raise InputError(
             f"table {path} is a damaged PyTorch file ({error}); fetch it anew"
         ) from error

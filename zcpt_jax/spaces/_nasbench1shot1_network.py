@@ -1,0 +1,184 @@
+"""The NAS-Bench-1Shot1 networks: supernet and discrete network are one module."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
+from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.types import InputError, Masks
+
+Candidates = tuple[tuple[str, ...], ...]
+"""The operations at each choice node."""
+
+OP_GROUP = "op"
+SHORT = {op: op.split("-")[0] for op in OPS}
+"""What the names of parameters call each operation."""
+
+_KERNEL_SIZE = {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution, BatchNorm (affine), ReLU.
+
+    Attributes:
+      features: output channels.
+      size: height and width of the kernel.
+    """
+
+    features: int
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H, W, features]``."""
+        y = _ops.Conv(self.features, self.size, name="conv")(x)
+        return ReLU(name="relu")(_ops.batch_norm(name="norm")(y))
+
+
+class Cell(nn.Module):
+    """One cell.
+
+    Unlike in the other spaces nothing is blocked: an operation of weight zero runs,
+    and its ReLU counts, as in the published code.
+
+    Attributes:
+      candidates: the operations at each choice node.
+      parents: what each choice node, and then the output, reads; 0 is the input.
+      features: channels of a node.
+    """
+
+    candidates: Candidates
+    parents: Parents
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, ops: Sequence[Any], inputs: Sequence[Any]
+    ) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H, W, nodes * features]``.
+
+        Args:
+          x: the cell's input.
+          ops: for each choice node the weights of its candidates.
+          inputs: for each choice node, and then the output, the weights of its
+            parents.
+        """
+        nodes: list[jax.Array] = []
+        for index, candidates in enumerate(self.candidates):
+            z = self._input(x, nodes, inputs[index])
+            results = [
+                weight * self._operation(op, z, index + 1)
+                for op, weight in zip(candidates, ops[index], strict=True)
+            ]
+            nodes.append(sum(results[1:], results[0]))
+        return self._output(x, nodes, inputs[-1])
+
+    def _input(self, x: jax.Array, nodes: list[jax.Array], weights: Any) -> jax.Array:
+        """What the choice node after ``nodes`` computes on."""
+        number = len(nodes) + 1
+        terms = [
+            weight * (nodes[parent - 1] if parent else self._project(x, number))
+            for parent, weight in zip(self.parents[number - 1], weights, strict=True)
+        ]
+        return sum(terms[1:], terms[0])
+
+    def _output(self, x: jax.Array, nodes: list[jax.Array], inputs: Any) -> jax.Array:
+        weights = dict(zip(self.parents[-1], inputs, strict=True))
+        joined = jnp.concatenate(
+            [
+                weights[number] * node if number in weights else jnp.zeros_like(node)
+                for number, node in enumerate(nodes, start=1)
+            ],
+            axis=-1,
+        )
+        if 0 not in weights:
+            return joined
+        return weights[0] * self._project(x, len(nodes) + 1) + joined
+
+    def _project(self, x: jax.Array, target: int) -> jax.Array:
+        """The cell's input as a choice node, or the output, reads it."""
+        nodes = len(self.candidates)
+        features = self.features if target <= nodes else nodes * self.features
+        return ConvNormReLU(features, 1, name=f"projection{target}")(x)
+
+    def _operation(self, op: str, z: jax.Array, number: int) -> jax.Array:
+        name = f"node{number}_{SHORT[op]}"
+        if op in _KERNEL_SIZE:
+            return ConvNormReLU(self.features, _KERNEL_SIZE[op], name=name)(z)
+        return _ops.batch_norm(affine=False, name=name)(_ops.max_pool(z, 3))
+
+
+class Network(nn.Module):
+    """Stem, three stages of cells, classifier: supernet and discrete network alike.
+
+    Attributes:
+      candidates: the operations at each choice node, the same in every cell.
+      parents: what each choice node, and then the output, reads; 0 is the input.
+      groups: for each choice node, and then the output, the mask group that weighs
+        its parents, None if nothing does.
+      channels: channels of a node in the first stage.
+      cells_per_stage: cells in each stage.
+      num_classes: number of logits.
+    """
+
+    candidates: Candidates
+    parents: Parents
+    groups: tuple[str | None, ...]
+    channels: int
+    cells_per_stage: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
+        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+
+        Args:
+          images: normalised images of any height and width.
+          masks: in the shapes of ``init_masks``, or None for weight one on every
+            candidate.
+
+        Raises:
+          InputError: if the masks have other groups or shapes.
+        """
+        ops, inputs = self._weights(masks)
+        x = ConvNormReLU(self.channels, 3, name="stem")(images)
+        for stage in range(3):
+            if stage:
+                # One pixel of padding, as published: 32 -> 17 -> 9.
+                x = _ops.max_pool(x, 2, 2)
+            features = self.channels * 2**stage
+            for index in range(self.cells_per_stage):
+                (x,) = CutPoint()(x)
+                name = f"stage{stage}_cell{index}"
+                cell = Cell(self.candidates, self.parents, features, name=name)
+                x = cell(x, ops, inputs)
+        # Counts twice, wrapper included, as in the published code.
+        x = ReLU(name="last_relu")(x, live=2.0)
+        x = _ops.Conv(4 * self.channels, 1, name="last_conv")(x)
+        x = _ops.batch_norm(affine=False, name="last_norm")(x)
+        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+
+    def _weights(self, masks: Masks | None) -> tuple[Any, Any]:
+        ones = [[1.0] * len(parents) for parents in self.parents]
+        if not masks:
+            return [[1.0] * len(ops) for ops in self.candidates], ones
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {OP_GROUP: (len(self.candidates), len(self.candidates[0]))}
+        for group, parents in zip(self.groups, self.parents, strict=True):
+            if group is not None:
+                shapes[group] = (len(parents),)
+        found = {group: jnp.shape(weights) for group, weights in masks.items()}
+        if found != shapes:
+            raise InputError(
+                f"the masks must have the shapes {shapes}, got the shapes {found}"
+            )
+        inputs = [
+            equal if group is None else jnp.asarray(masks[group])
+            for group, equal in zip(self.groups, ones, strict=True)
+        ]
+        return jnp.asarray(masks[OP_GROUP]), inputs
