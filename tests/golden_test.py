@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import torch_names
+from zcpt_jax import taps
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer
 from zcpt_jax.spaces import SPACES, _ops, get_space, space_options
@@ -30,6 +31,38 @@ TOLERANCES = {
     "grasp": (0, 1e-3),
     "ntk_cond": (0, 1e-3),
 }
+
+
+# Below it, gradients that are zero on paper are what float32 leaves of them.
+ROUNDING = 1e-5
+
+
+def skip_where_it_is_rounding(space, apply_fn, variables, batch, masks):
+    """Skips where the sum of logits does not depend on the images.
+
+    It does not where every path ends in a BatchNorm on the batch's statistics before
+    the average over pixels and the classifier, as in DARTS: then the sum over images
+    of every feature is fixed. jacob_cov takes correlations of its gradients, of which
+    nothing but rounding is left.
+    """
+    first = {group: jnp.asarray(weights[0]) for group, weights in masks.items()}
+
+    def logits(images):
+        return taps.forward(apply_fn, variables, images, first, norm="batch")
+
+    def largest_gradients(images):
+        out, pull_back = jax.vjp(logits, images)
+        cotangents = (jnp.ones_like(out), 2 * out)  # of the sum, and of squares
+        return [jnp.abs(pull_back(c)[0]).max() for c in cotangents]
+
+    with _ops.shifted(False):
+        plain, squared = jax.jit(largest_gradients)(jnp.asarray(batch.images))
+    if plain < ROUNDING * squared:
+        assert space != "nasbench201", "its last BatchNorm is followed by a ReLU"
+        pytest.skip(
+            "jacob_cov is rounding noise here: the sum of logits has gradients up to "
+            f"{plain:.0e}, that of squared logits up to {squared:.0e}"
+        )
 
 
 @pytest.mark.parametrize("proxy", TOLERANCES)
@@ -55,6 +88,8 @@ def test_scores_are_those_of_the_published_code(golden_file, proxy):
         if key.startswith("mask/")
     }
     expected = golden[f"score/{proxy}"]
+    if proxy == "jacob_cov":
+        skip_where_it_is_rounding(meta["space"], module.apply, variables, batch, masks)
     # Gradients of shifted windows take minutes to compile; that both forms are equal
     # is tested in ops_test.py.
     forward = proxy == "nwot"

@@ -52,3 +52,50 @@ def test_chosen_refuses_an_undecided_edge():
     assert m.chosen(m.one_hot(np.array([1, 2]), 3), "cell").tolist() == [1, 2]
     with pytest.raises(InputError, match="edge 0 of mask group 'cell'"):
         m.chosen(m.undecided(2, 3), "cell")
+
+
+def inputs(keep=2):
+    """Which of four edges of two operations stay, one by one."""
+    region = np.zeros((4, 4, 2), bool)
+    region[np.arange(4), np.arange(4)] = True
+    return Decision("node", ("i", "j", "k", "l"), {"cell": region}, keep, True)
+
+
+def test_rest_is_the_decision_among_those_that_stay():
+    first = inputs()
+    second = m.rest(first, [0, 2, 3])
+    assert second.name == "node (3 left)" and second.candidates == ("i", "k", "l")
+    assert second.keep == 2 and second.one_by_one
+    np.testing.assert_array_equal(
+        second.regions["cell"], first.regions["cell"][[0, 2, 3]]
+    )
+    assert m.rest(second, [0, 2]) is None
+    assert m.rest(m.rest(inputs(keep=1), [1, 2, 3]), [0, 2]).name == "node (2 left)"
+    other = Decision("node (a)", first.candidates, first.regions, 2, True)
+    again = m.rest(m.rest(Decision(**{**vars(other), "keep": 1}), [0, 1, 2]), [0, 1])
+    assert again.name == "node (a) (2 left)"  # its own name stays whole
+
+
+def test_settle_of_some_leaves_the_others_undecided():
+    first, masks = inputs(), {"cell": m.undecided(4, 2)}
+    some = m.settle(masks, first, [0, 2, 3])
+    np.testing.assert_array_equal(some["cell"][1], [0, 0])
+    np.testing.assert_array_equal(some["cell"][[0, 2, 3]], m.undecided(3, 2))
+    second = m.rest(first, [0, 2, 3])
+    done = m.settle(some, second, [1, 2])["cell"]
+    np.testing.assert_array_equal(done.any(-1), [False, False, True, True])
+    np.testing.assert_array_equal(done[2:], np.ones((2, 2)))
+    # All at once comes to the same.
+    np.testing.assert_array_equal(m.settle(masks, first, [2, 3])["cell"], done)
+
+
+@pytest.mark.parametrize("kept", [[0], [], [0, 1, 4], [0, 0, 1, -1]])
+def test_settle_of_some_refuses_a_wrong_choice(kept):
+    with pytest.raises(InputError, match=r"'node' keeps 2 of the candidates 0\.\.3"):
+        m.settle({"cell": m.undecided(4, 2)}, inputs(), kept)
+
+
+def test_more_than_are_to_stay_only_where_candidates_go_one_by_one():
+    at_once = Decision("node", inputs().candidates, inputs().regions, 2)
+    with pytest.raises(InputError, match="keeps 2 of the candidates"):
+        m.settle({"cell": m.undecided(4, 2)}, at_once, [0, 1, 2])

@@ -6,7 +6,7 @@ import pytest
 from zcpt_jax import masks as m
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import NoMemory, keep_lowest, propose
-from zcpt_jax.types import Decision, Phase, ScoreError
+from zcpt_jax.types import Decision, InputError, Phase, ScoreError
 from zcpt_jax.validation import BLOCK, best_genotype, validate
 
 NAN, INF = np.nan, np.inf
@@ -114,3 +114,123 @@ def test_the_best_sum_wins_and_nan_is_passed_over():
         best_genotype({"nan": scores["nan"], "dead": scores["dead"]})
     with pytest.raises(ScoreError, match="score of x on minibatch 1 is infinite"):
         best_genotype({"x": np.array([1.0, INF])})
+
+
+# Candidates that go one by one
+
+
+class Notes(NoMemory):
+    """Remembers what it is given, or what it was given before."""
+
+    def __init__(self, steps=()):
+        self.steps, self.asked = [], []
+        self.old = {}
+        for step in steps:
+            for edge, scores in step.scores.items():
+                self.old[step.proposal, step.step, edge] = scores
+
+    def recall(self, proposal, step, edge):
+        self.asked.append((proposal, step, edge))
+        return self.old.get((proposal, step, edge))
+
+    def keep(self, steps):
+        self.steps += steps
+
+
+def inputs_of(node, start, count):
+    """Keep two of ``count`` entries of a group of 9, from ``start`` on."""
+    region = np.zeros((count, 9), bool)
+    region[np.arange(count), start + np.arange(count)] = True
+    names = tuple(str(index) for index in range(count))
+    return Decision(f"inputs of {node}", names, {"g": region}, 2, True)
+
+
+NODES = (inputs_of("a", 0, 4), inputs_of("b", 4, 5))
+WEIGHTS = np.array([3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5])
+
+
+def one_by_one(memory, order="random", proposals=3, noise=0.0):
+    """A search whose scores are the weights of what is left; its calls too."""
+    calls = []
+
+    def score(step, masks, owners):
+        calls.append((step, len(owners)))
+        left = (masks["g"] > 0) @ WEIGHTS
+        return left + noise * np.sin(37 * left + 11 * owners + step)
+
+    found = propose(
+        {"g": np.full(9, 0.5, np.float32)},
+        (Phase("topology", (NODES,)),),
+        score,
+        get_order(order),
+        num_proposals=proposals,
+        seed=0,
+        memory=memory,
+    )
+    return [masks["g"] for masks in found], calls
+
+
+def test_rounds_have_names_and_share_the_minibatch():
+    notes = Notes()
+    found, calls = one_by_one(notes, "fixed", proposals=1)
+    # Out goes what leaves the highest score: the lowest weight first.
+    np.testing.assert_array_equal(found, [[1, 0, 1, 0, 1, 0, 1, 0, 0]])
+    assert [(s.step, s.edge, s.candidates, s.kept) for s in notes.steps] == [
+        (0, "inputs of a", tuple("0123"), tuple("023")),
+        (0, "inputs of a (3 left)", tuple("023"), tuple("02")),
+        (1, "inputs of b", tuple("01234"), tuple("0234")),
+        (1, "inputs of b (4 left)", tuple("0234"), tuple("023")),
+        (1, "inputs of b (3 left)", tuple("023"), tuple("02")),
+    ]
+    assert calls == [(0, 4), (0, 3), (1, 5), (1, 4), (1, 3)]
+    total = WEIGHTS.sum()
+    first, second, *_ = (s.scores[s.edge] for s in notes.steps)
+    assert first == tuple(total - WEIGHTS[:4])
+    assert second == tuple(total - WEIGHTS[1] - WEIGHTS[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("order", ["random", "global-op-iter", "global-edge-once"])
+def test_rounds_are_recalled_and_go_on_where_they_ended(order):
+    notes = Notes()
+    whole, calls = one_by_one(notes, order, noise=5.0)
+    assert len({tuple(masks) for masks in whole}) > 1  # proposals differ
+    again = Notes(notes.steps)
+    found, none = one_by_one(again, order, noise=5.0)
+    np.testing.assert_array_equal(found, whole)
+    assert none == [] and again.steps == notes.steps
+    rounds = {edge for *_, edge in again.asked if " left)" in edge}
+    assert rounds == {
+        "inputs of a (3 left)",
+        "inputs of b (3 left)",
+        "inputs of b (4 left)",
+    }
+    for cut in range(len(notes.steps)):
+        resumed = Notes(notes.steps[:cut])
+        found, some = one_by_one(resumed, order, noise=5.0)
+        np.testing.assert_array_equal(found, whole)
+        assert resumed.steps == notes.steps
+        assert 0 < sum(n for _, n in some) <= sum(n for _, n in calls)
+
+
+def test_one_candidate_of_nan_goes_first_and_plus_infinity_is_an_error():
+    decision = inputs_of("a", 0, 4)
+    with pytest.warns(UserWarning, match="score without 1 is NaN"):
+        assert keep_lowest(np.array([1, NAN, 3, 2.0]), decision, "") == [0, 2, 3]
+    with pytest.raises(ScoreError, match="score without 3 is infinite"):
+        keep_lowest(np.array([1, 2, 3, INF]), decision, "")
+    assert keep_lowest(np.array([5, 5, 1, 5.0]), decision, "") == [0, 1, 2]  # last tie
+
+
+def test_a_choice_that_is_not_permitted_gives_way_to_the_next_best():
+    four = m.edge_decisions("g", ("e",), ("a", "b", "c", "d"))[0]
+    scores = np.array([4.0, 1.0, 3.0, 2.0])
+    assert keep_lowest(scores, four, "", lambda kept: kept != [1]) == [3]
+    asked = []
+
+    def never(kept):
+        asked.append(kept)
+        return False
+
+    with pytest.raises(InputError, match="no choice on edge e, here keeps within all"):
+        keep_lowest(scores, four, "here", never)
+    assert asked == [[1], [3], [2], [0]]

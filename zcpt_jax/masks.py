@@ -127,7 +127,8 @@ def rest(decision: Decision, kept: Sequence[int]) -> Decision | None:
     """
     if len(kept) <= decision.keep:
         return None
-    name = decision.name.partition(" (")[0] + f" ({len(kept)} left)"
+    name = decision.name.removesuffix(f" ({len(decision.candidates)} left)")
+    name += f" ({len(kept)} left)"
     names = tuple(decision.candidates[index] for index in kept)
     regions = {group: region[list(kept)] for group, region in decision.regions.items()}
     return dataclasses.replace(decision, name=name, candidates=names, regions=regions)

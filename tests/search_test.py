@@ -1,0 +1,205 @@
+"""Whole searches in this process; ``launch_test.py`` runs them as users do."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.own_space import Chain
+from zcpt_jax import masks as m
+from zcpt_jax.data import load_dataset
+from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.proxies import PROXIES
+from zcpt_jax.search import NoRunMemory, zero_cost_pt
+from zcpt_jax.spaces import get_space
+from zcpt_jax.types import InputError, Proxy
+
+DATA = load_dataset("digits", image_size=8)
+SHAPE = DATA.image_shape
+SMALL = {"num_validation_batches": 2, "batch_size": 8}
+
+
+class Memory(NoRunMemory):
+    """Keeps the steps; validation is given, unless there is none to give."""
+
+    def __init__(self, validation=None):
+        self.steps, self.validation = [], validation
+
+    def keep(self, steps):
+        self.steps += steps
+
+    def recall_validation(self, genotype, start):
+        return self.validation
+
+
+def never(*args):
+    raise AssertionError("a proxy was called")
+
+
+NEVER = Proxy("never", never, "running")
+DARTS_S2 = get_space("darts_s2", channels=4, cells=1)
+
+
+def draw(space=DARTS_S2, **options):
+    """Random proposals, with all their steps; no network is ever built."""
+    memory = Memory([1.0])
+    options = {"num_proposals": 4, "seed": 0, **options}
+    found = zero_cost_pt(
+        space, NEVER, DATA, random_proposals=True, memory=memory, **options
+    )
+    return found, memory.steps
+
+
+def test_random_proposals_depend_on_the_seed_and_their_index_only():
+    found, steps = draw()
+    again, same_steps = draw()
+    assert found.proposals == again.proposals and steps == same_steps
+    assert len(set(found.proposals)) == 4
+    assert not set(draw(seed=1)[0].proposals) & set(found.proposals)
+    more, _ = draw(num_proposals=7)
+    assert more.proposals[:4] == found.proposals
+    assert (
+        found.seconds.get("compile", 0) == found.seconds.get("initialisation", 0) == 0
+    )
+
+
+def test_random_proposals_of_the_two_cells_are_independent():
+    _, steps = draw(num_proposals=30, edge_order="fixed")
+    kept = {(s.proposal, s.edge): s.kept for s in steps if "<-" in s.edge}
+    assert len(kept) == 30 * 28
+    equal = [
+        kept[proposal, edge] == kept[proposal, edge.replace("normal", "reduce")]
+        for proposal, edge in kept
+        if edge.startswith("normal")
+    ]
+    assert 0.4 < np.mean(equal) < 0.6  # of 420 coins
+    for proposal in range(30):
+        mine = [o for (p, _), o in kept.items() if p == proposal]
+        assert len(set(mine)) == 2
+    drawn = [s.scores[s.edge] for s in steps]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= value < 1 for values in drawn for value in values)
+
+
+def test_every_operation_is_drawn_as_often():
+    found, _ = draw(Chain(layers=4), num_proposals=100)
+    ops = [op for genotype in found.proposals for op in genotype.split()]
+    for op in ("conv3x3", "conv1x1", "skip"):
+        assert 100 < ops.count(op) < 170  # a third of 400
+
+
+def test_random_proposals_are_validated_by_the_proxy():
+    """Stage 1 asks it nothing, so that it never sees operation weights."""
+    seen = []
+
+    def score(apply_fn, variables, batch, masks):
+        seen.append(dict(masks))
+        return apply_fn(variables, batch.images, masks).std()
+
+    proxy = Proxy("spread", score, "running")
+    found = zero_cost_pt(
+        Chain(layers=2, channels=4),
+        proxy,
+        DATA,
+        random_proposals=True,
+        num_proposals=3,
+        **SMALL,
+    )
+    assert seen and all(masks == {} for masks in seen)
+    assert set(found.validation) == set(found.proposals)
+    totals = {g: scores.sum() for g, scores in found.validation.items()}
+    assert found.genotype == max(totals, key=totals.get)
+    seen.clear()
+    zero_cost_pt(Chain(layers=2, channels=4), proxy, DATA, num_proposals=1, **SMALL)
+    assert any("layers" in masks for masks in seen)
+
+
+def test_each_minibatch_has_a_key_of_its_own():
+    def score(apply_fn, variables, batch, masks):
+        return jax.random.normal(batch.key)
+
+    def run(seed=0, num_proposals=3):
+        memory = Memory()
+        found = zero_cost_pt(
+            Chain(layers=3, channels=4),
+            Proxy("key", score, "running"),
+            DATA,
+            num_proposals=num_proposals,
+            seed=seed,
+            memory=memory,
+            **SMALL,
+        )
+        steps = {(s.proposal, s.step): s.scores[s.edge] for s in memory.steps}
+        return steps, next(iter(found.validation.values()))
+
+    steps, validation = run()
+    for values in steps.values():  # candidates are compared under the same numbers
+        assert len(values) == 3 and len(set(values)) == 1
+    numbers = [values[0] for values in steps.values()] + validation.tolist()
+    assert len(set(numbers)) == len(numbers) == 3 * 3 + 2
+    fewer, same = run(num_proposals=2)
+    assert all(steps[key] == values for key, values in fewer.items())
+    np.testing.assert_array_equal(same, validation)
+    assert not set(run(seed=1)[0].values()) & set(steps.values())
+
+
+def test_a_search_keeps_within_its_budgets():
+    space = Chain(layers=3, channels=4)
+    small, large = (
+        [count(space.network(op, 10), SHAPE) for count in (count_params, count_flops)]
+        for op in ("skip skip skip", "conv3x3 conv3x3 conv3x3")
+    )
+    limits = [low + 0.4 * (high - low) for low, high in zip(small, large, strict=True)]
+
+    def sizes(count, **options):
+        found = zero_cost_pt(
+            space, PROXIES["nwot"], DATA, num_proposals=3, **SMALL, **options
+        )
+        assert found.genotype in found.proposals
+        return [count(space.network(g, 10), SHAPE) for g in found.proposals]
+
+    for count, limit, name in (
+        (count_params, limits[0], "max_params"),
+        (count_flops, limits[1], "max_flops"),
+    ):
+        assert max(sizes(count)) > limit  # without a budget
+        assert max(sizes(count, **{name: limit})) <= limit
+        bounds = {"max_params": limits[0], "max_flops": limits[1]}
+        assert max(sizes(count, **bounds, random_proposals=True)) <= limit
+
+
+@pytest.mark.parametrize("name", ["max_params", "max_flops"])
+def test_a_budget_that_no_network_keeps_is_refused_before_anything_runs(name):
+    with pytest.raises(InputError, match="no network of chain has at most 7 "):
+        zero_cost_pt(Chain(), NEVER, DATA, **{name: 7.0})
+
+
+def test_progress_counts_the_rounds_of_candidates_that_go_one_by_one():
+    told = []
+    zero_cost_pt(
+        DARTS_S2,
+        NEVER,
+        DATA,
+        num_proposals=2,
+        random_proposals=True,
+        memory=Memory([1.0]),
+        progress=lambda stage, done, total, note: told.append((stage, done, total)),
+    )
+    stage1 = [(done, total) for stage, done, total in told if stage == "proposal"]
+    assert {total for _, total in stage1} == {2 * (28 + 12)}
+    done = [count for count, _ in stage1]
+    assert done[0] == 0 and done[-1] == 80 and done == sorted(done)
+
+
+def test_a_search_of_darts_takes_topology_from_what_is_left():
+    """The memory of a search replays it, rounds included."""
+    _, steps = draw(num_proposals=1)
+    space = DARTS_S2
+    masks = space.init_masks()
+    decisions = {
+        d.name: d for phase in space.phases() for track in phase.tracks for d in track
+    }
+    for step in steps:
+        decision = decisions[step.edge.partition(" (")[0]]
+        kept = [decision.candidates.index(name) for name in step.kept]
+        masks = m.settle(masks, decision, kept)
+    assert space.genotype(masks) == draw(num_proposals=1)[0].genotype
