@@ -16,7 +16,7 @@ from tests import torch_names
 from zcpt_jax import taps
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer
-from zcpt_jax.spaces import SPACES, _ops, get_space, space_options
+from zcpt_jax.spaces import SPACES, _windows, get_space, space_options
 from zcpt_jax.types import Batch
 
 # |ours - golden| <= rtol * |golden| + scale_tol * max |golden| of the file.
@@ -55,7 +55,7 @@ def skip_where_it_is_rounding(space, apply_fn, variables, batch, masks):
         cotangents = (jnp.ones_like(out), 2 * out)  # of the sum, and of squares
         return [jnp.abs(pull_back(c)[0]).max() for c in cotangents]
 
-    with _ops.shifted(False):
+    with _windows.shifted(False):
         plain, squared = jax.jit(largest_gradients)(jnp.asarray(batch.images))
     if plain < ROUNDING * squared:
         assert space != "nasbench201", "its last BatchNorm is followed by a ReLU"
@@ -93,7 +93,7 @@ def test_scores_are_those_of_the_published_code(golden_file, proxy):
     # Gradients of shifted windows take minutes to compile; that both forms are equal
     # is tested in ops_test.py.
     forward = proxy == "nwot"
-    with contextlib.nullcontext() if forward else _ops.shifted(False):
+    with contextlib.nullcontext() if forward else _windows.shifted(False):
         scorer = Scorer(PROXIES[proxy].score, module.apply)
         scores = scorer(variables, batch, masks)
     rtol, scale_tol = TOLERANCES[proxy]

@@ -19,7 +19,7 @@ from launch import _command, search
 from zcpt_jax.genotypes import load_genotype
 from zcpt_jax.networks import count_params
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.spaces import SPACES, _ops, get_space
+from zcpt_jax.spaces import SPACES, _windows, get_space
 from zcpt_jax.types import Proxy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,7 +309,7 @@ def test_every_space_runs_to_a_report_with_pictures(space, tmp_path, capsys):
         f"--image_size={size}",
     )
     args += ("--num_proposals=1", "--num_validation_batches=1", "--batch_size=4")
-    with _ops.shifted(False):  # compiles faster, runs slower
+    with _windows.shifted(False):  # compiles faster, runs slower
         message, out = in_process(capsys, *args, f"--output_dir={tmp_path / 'run'}")
     assert message is None
     stored = load_genotype(tmp_path / "run" / "genotype.json")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zcpt_jax import taps
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init, _ops, _windows
 
 EPS_GAIN = 1 / np.sqrt(np.float32(1 + 1e-5))  # BatchNorm on fresh statistics
 WINDOWS = list(itertools.product((3, 5), (1, 2), (1, 2)))  # size, stride, dilation
@@ -33,7 +33,7 @@ def both_forms(fn, *args):
 
     results = []
     for use in (True, False):
-        with _ops.shifted(use):
+        with _windows.shifted(use):
             # A function of its own, as jit remembers what it traced.
             traced = jax.jit(
                 jax.value_and_grad(
@@ -57,12 +57,12 @@ def primitives(fn, *args):
 
 
 def test_the_two_forms_are_written_differently():
-    x, module = jnp.zeros((1, 8, 8, 2)), _ops.DepthwiseConv(3)
+    x, module = jnp.zeros((1, 8, 8, 2)), _windows.DepthwiseConv(3)
     variables = module.init(jax.random.key(0), x)
     for use in (True, False):
-        with _ops.shifted(use):
+        with _windows.shifted(use):
             conv = primitives(lambda x: module.apply(variables, x), x)
-            pool = primitives(lambda x: _ops.max_pool(x, 3), x)
+            pool = primitives(lambda x: _windows.max_pool(x, 3), x)
         assert ("conv_general_dilated" in conv) == (not use)
         assert ("reduce_window_max" in pool) == (not use)
     # On CPU, where the tests run, shifted is what one gets without asking.
@@ -71,7 +71,7 @@ def test_the_two_forms_are_written_differently():
 
 @pytest.mark.parametrize(("size", "stride", "dilation"), WINDOWS)
 def test_depthwise_convolutions_are_the_same_in_both_forms(size, stride, dilation):
-    module = _ops.DepthwiseConv(size, stride, dilation)
+    module = _windows.DepthwiseConv(size, stride, dilation)
     kernel, x = normal(size, size, 1, 3), normal(2, 10, 8, 3, seed=1)
     forms = both_forms(
         lambda k, x: module.apply({"params": {"kernel": k}}, x), kernel, x
@@ -83,17 +83,17 @@ def test_depthwise_convolutions_are_the_same_in_both_forms(size, stride, dilatio
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize(("size", "stride", "dilation"), FEWER)
 def test_depthwise_stacks_are_the_same_in_both_forms(size, stride, dilation, stacked):
-    module = _ops.DepthwiseStack(2, size, stride, dilation)
+    module = _windows.DepthwiseStack(2, size, stride, dilation)
     kernels = normal(2, size, size, 1, 3)
     x = normal(*([2] if stacked else []), 2, 8, 10, 3, seed=1)
     forms = both_forms(
         lambda k, x: module.apply({"params": {"kernels": k}}, x), kernels, x
     )
     assert_equal_forms(forms)
-    one = _ops.DepthwiseConv(size, stride, dilation)
+    one = _windows.DepthwiseConv(size, stride, dilation)
     for index in range(2):
         z = x[index] if stacked else x
-        with _ops.shifted(False):
+        with _windows.shifted(False):
             expected = one.apply({"params": {"kernel": kernels[index]}}, z)
         np.testing.assert_allclose(forms[0][0][index], expected, rtol=1e-5, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_a_depthwise_convolution_by_hand():
     for row, column, i, j in itertools.product(range(3), repeat=4):
         pixel = padded[:, 2 * row + 2 * i, 2 * column + 2 * j]
         expected[:, row, column] += pixel * kernel[i, j, 0]
-    module = _ops.DepthwiseConv(3, 2, 2)
+    module = _windows.DepthwiseConv(3, 2, 2)
     out = module.apply({"params": {"kernel": kernel}}, x)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
@@ -116,7 +116,7 @@ def test_max_pooling_is_the_same_in_both_forms(size, stride, ties):
     x = normal(2, 8, 6, 3)
     if ties:  # as after a ReLU: the first of equal pixels has the gradient
         x = np.maximum(np.round(x), 0)
-    forms = both_forms(lambda x: _ops.max_pool(x, size, stride), x)
+    forms = both_forms(lambda x: _windows.max_pool(x, size, stride), x)
     assert_equal_forms(forms)
     padded = np.pad(
         x, ((0, 0), *[(size // 2,) * 2] * 2, (0, 0)), constant_values=-np.inf
@@ -130,8 +130,8 @@ def test_max_pooling_is_the_same_in_both_forms(size, stride, ties):
 
 def test_of_equal_pixels_the_first_has_the_gradient():
     for use in (True, False):
-        with _ops.shifted(use):
-            grad = jax.grad(lambda x: _ops.max_pool(x, 3)[0, 1, 1, 0])
+        with _windows.shifted(use):
+            grad = jax.grad(lambda x: _windows.max_pool(x, 3)[0, 1, 1, 0])
             np.testing.assert_array_equal(
                 grad(jnp.ones((1, 3, 3, 1)))[0, :, :, 0], np.eye(3) * [[1], [0], [0]]
             )
@@ -143,7 +143,7 @@ def test_of_equal_pixels_the_first_has_the_gradient():
 )
 def test_average_pooling_counts_the_pixels_that_exist(height, width, stride):
     x = normal(2, height, width, 3)
-    out = np.asarray(_ops.avg_pool_3x3(x, stride))
+    out = np.asarray(_windows.avg_pool_3x3(x, stride))
     assert out.shape == (2, -(-height // stride), -(-width // stride), 3)
     for row, column in itertools.product(range(out.shape[1]), range(out.shape[2])):
         top, left = row * stride - 1, column * stride - 1
@@ -194,7 +194,7 @@ class Stacked(nn.Module):
     @nn.compact
     def __call__(self, x, masks=None):
         x = _ops.Conv(3, 1, name="first")(x)
-        y = _ops.DepthwiseStack(2, 3, name="depthwise")(x)
+        y = _windows.DepthwiseStack(2, 3, name="depthwise")(x)
         y = _ops.PointwiseStack(4, name="pointwise")(y)
         return y.sum(0).mean((1, 2))
 
@@ -253,7 +253,7 @@ def test_a_layer_tap_sees_and_replaces_each_slice_of_a_stack(stacked):
 
 def test_fresh_stacks_have_the_bounds_of_single_layers(stacked):
     module, variables, _ = stacked
-    drawn = _ops.torch_init(module, jax.random.key(0), (4, 4, 3))
+    drawn = _init.torch_init(module, jax.random.key(0), (4, 4, 3))
     for tree in (variables, drawn):
         for path, kernel in taps.kernels(tree).items():
             bound = np.prod(kernel.shape[:-1]) ** -0.5

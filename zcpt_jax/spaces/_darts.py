@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init
 from zcpt_jax.spaces._darts_genotype import (
     EDGES,
     GROUPS,
@@ -159,7 +159,7 @@ class Darts(Space):
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """PyTorch's default initialisation, which the published scores rest on."""
-        return _ops.torch_init(module, key, image_shape)
+        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """The JSON text of fully decided masks.

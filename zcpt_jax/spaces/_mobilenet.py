@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
 
@@ -125,7 +125,7 @@ class MobileNet(Space):
         """
         candidates: Candidates = getattr(module, "candidates", ())
         choice = any(len(ops) > 1 for ops in candidates)
-        return _ops.torch_init(module, key, image_shape, normal=choice)
+        return _init.torch_init(module, key, image_shape, normal=choice)
 
     def genotype(self, masks: Masks) -> str:
         """21 integers, joined by spaces, of fully decided masks."""

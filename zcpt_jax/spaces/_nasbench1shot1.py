@@ -21,7 +21,7 @@ import numpy as np
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax import nasbench101
 from zcpt_jax.nasbench101 import INPUT, OUTPUT
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init
 from zcpt_jax.spaces._nasbench1shot1_genotype import (
     OPS,
     Graph,
@@ -154,7 +154,7 @@ class NasBench1Shot1(Space):
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """PyTorch's default initialisation, which the published scores rest on."""
-        return _ops.torch_init(module, key, image_shape)
+        return _init.torch_init(module, key, image_shape)
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
         """The operation or the edge from the input that a layer of a cell is for."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
 from zcpt_jax.taps import CutPoint, ReLU
 from zcpt_jax.types import InputError, Masks
@@ -110,7 +110,7 @@ class Cell(nn.Module):
         name = f"node{number}_{SHORT[op]}"
         if op in _KERNEL_SIZE:
             return ConvNormReLU(self.features, _KERNEL_SIZE[op], name=name)(z)
-        return _ops.batch_norm(affine=False, name=name)(_ops.max_pool(z, 3))
+        return _ops.batch_norm(affine=False, name=name)(_windows.max_pool(z, 3))
 
 
 class Network(nn.Module):
@@ -150,7 +150,7 @@ class Network(nn.Module):
         for stage in range(3):
             if stage:
                 # One pixel of padding, as published: 32 -> 17 -> 9.
-                x = _ops.max_pool(x, 2, 2)
+                x = _windows.max_pool(x, 2, 2)
             features = self.channels * 2**stage
             for index in range(self.cells_per_stage):
                 (x,) = CutPoint()(x)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init, _ops, _windows
 from zcpt_jax.taps import CutPoint, ReLU
 from zcpt_jax.types import (
     Drawing,
@@ -82,7 +82,7 @@ class NasBench201(Space):
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """PyTorch's default initialisation, which the published scores rest on."""
-        return _ops.torch_init(module, key, image_shape)
+        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of fully decided masks."""
@@ -197,7 +197,7 @@ class Cell(nn.Module):
             dead = sum(1.0 - jnp.float32(w) for w in on)
             activated = ReLU(name=f"relu_{source}")(z, live, dead)
         if any(op == "avg_pool_3x3" for _, op, _ in uses):
-            pooled = _ops.avg_pool_3x3(z)
+            pooled = _windows.avg_pool_3x3(z)
         terms = []
         for node, op, weight in uses:
             if op == "skip_connect":

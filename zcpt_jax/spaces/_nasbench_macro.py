@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
 
@@ -70,7 +70,7 @@ class NasBenchMacro(Space):
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """PyTorch's default initialisation, which the published scores rest on."""
-        return _ops.torch_init(module, key, image_shape)
+        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """The key of fully decided masks, such as ``22212220``."""
