@@ -4,8 +4,9 @@
 what to build. See the tolerances below; a larger difference is a mistake.
 """
 
-import contextlib
+import functools
 import json
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import pytest
 from tests import torch_names
 from zcpt_jax import taps
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring import Scorer, default_chunk
 from zcpt_jax.spaces import SPACES, _windows, get_space, space_options
 from zcpt_jax.types import Batch
 
@@ -37,7 +38,7 @@ TOLERANCES = {
 ROUNDING = 1e-5
 
 
-def skip_where_it_is_rounding(space, apply_fn, variables, batch, masks):
+def skip_where_it_is_rounding(golden):
     """Skips where the sum of logits does not depend on the images.
 
     It does not where every path ends in a BatchNorm on the batch's statistics before
@@ -45,10 +46,11 @@ def skip_where_it_is_rounding(space, apply_fn, variables, batch, masks):
     of every feature is fixed. jacob_cov takes correlations of its gradients, of which
     nothing but rounding is left.
     """
-    first = {group: jnp.asarray(weights[0]) for group, weights in masks.items()}
+    first = {group: jnp.asarray(masks[0]) for group, masks in golden.masks.items()}
 
     def logits(images):
-        return taps.forward(apply_fn, variables, images, first, norm="batch")
+        args = (golden.apply, golden.variables, images, first)
+        return taps.forward(*args, norm="batch")
 
     def largest_gradients(images):
         out, pull_back = jax.vjp(logits, images)
@@ -56,46 +58,96 @@ def skip_where_it_is_rounding(space, apply_fn, variables, batch, masks):
         return [jnp.abs(pull_back(c)[0]).max() for c in cotangents]
 
     with _windows.shifted(False):
-        plain, squared = jax.jit(largest_gradients)(jnp.asarray(batch.images))
+        plain, squared = jax.jit(largest_gradients)(jnp.asarray(golden.batch.images))
     if plain < ROUNDING * squared:
-        assert space != "nasbench201", "its last BatchNorm is followed by a ReLU"
+        assert golden.space != "nasbench201", "its last BatchNorm is followed by a ReLU"
         pytest.skip(
             "jacob_cov is rounding noise here: the sum of logits has gradients up to "
             f"{plain:.0e}, that of squared logits up to {squared:.0e}"
         )
 
 
-@pytest.mark.parametrize("proxy", TOLERANCES)
-def test_scores_are_those_of_the_published_code(golden_file, proxy):
-    with np.load(golden_file, allow_pickle=False) as archive:
+# One compilation serves proxies of the same gradients.
+TOGETHER = ("grad_norm", "snip", "plain")
+
+
+class Golden(NamedTuple):
+    """A file: the network it asks for, its inputs, its scores."""
+
+    space: str
+    apply: Any
+    variables: Any
+    batch: Batch
+    masks: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+
+
+@functools.cache
+def read(path):
+    with np.load(path, allow_pickle=False) as archive:
         golden = dict(archive)
     meta = json.loads(str(golden["meta"]))
-    if f"score/{proxy}" not in golden:
-        pytest.skip(f"{golden_file.name} holds no score of {proxy}")
     if meta["space"] not in SPACES:
-        pytest.skip(f"space {meta['space']} does not exist yet")
-    if proxy not in PROXIES:
-        pytest.skip(f"proxy {proxy} does not exist yet")
+        return None
     known = space_options(get_space(meta["space"]))
     space = get_space(meta["space"], **{k: v for k, v in meta.items() if k in known})
     module = space.supernet(meta["classes"])
     batch = Batch(*torch_names.batch_from(golden))
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.asarray(batch.images))
-    variables = torch_names.variables_from(golden, meta, shapes)
-    masks = {
-        key.removeprefix("mask/"): golden[key]
-        for key in golden
-        if key.startswith("mask/")
+    part = {
+        kind: {k.removeprefix(kind): v for k, v in golden.items() if k.startswith(kind)}
+        for kind in ("mask/", "score/")
     }
-    expected = golden[f"score/{proxy}"]
+    variables = torch_names.variables_from(golden, meta, shapes)
+    scores = part["score/"]
+    return Golden(space.name, module.apply, variables, batch, part["mask/"], scores)
+
+
+def score(golden, proxy):
+    """The scores as a search computes them."""
+    chunk = default_chunk(len(golden.scores[proxy]), PROXIES[proxy].weight_gradients)
+    scorer = Scorer(PROXIES[proxy].score, golden.apply, chunk_size=chunk)
+    return scorer(golden.variables, golden.batch, golden.masks)
+
+
+@functools.cache
+def score_together(path):
+    """Scores of all proxies in TOGETHER that the file has."""
+    golden = read(path)
+    names = [name for name in TOGETHER if name in golden.scores]
+
+    @jax.jit
+    def run(mask):
+        args = (golden.apply, golden.variables, golden.batch, mask)
+        with jax.default_matmul_precision("highest"):
+            return {name: PROXIES[name].score(*args) for name in names}
+
+    rows = range(len(golden.scores[names[0]]))
+    found = [run({g: m[row] for g, m in golden.masks.items()}) for row in rows]
+    return {name: np.array([row[name] for row in found]) for name in names}
+
+
+@pytest.mark.parametrize("proxy", TOLERANCES)
+def test_scores_are_those_of_the_published_code(golden_file, proxy):
+    golden = read(golden_file)
+    if golden is None:
+        pytest.skip(f"the space of {golden_file.name} does not exist")
+    if proxy not in golden.scores:
+        pytest.skip(f"{golden_file.name} holds no score of {proxy}")
+    if proxy not in PROXIES:
+        pytest.skip(f"proxy {proxy} does not exist yet")
     if proxy == "jacob_cov":
-        skip_where_it_is_rounding(meta["space"], module.apply, variables, batch, masks)
-    # Gradients of shifted windows take minutes to compile; that both forms are equal
-    # is tested in ops_test.py.
-    forward = proxy == "nwot"
-    with contextlib.nullcontext() if forward else _windows.shifted(False):
-        scorer = Scorer(PROXIES[proxy].score, module.apply)
-        scores = scorer(variables, batch, masks)
+        skip_where_it_is_rounding(golden)
+    if proxy == "nwot":
+        scores = score(golden, proxy)
+    else:
+        # Gradients of shifted windows take minutes to compile; that both forms are
+        # equal is tested in ops_test.py.
+        with _windows.shifted(False):
+            together = proxy in TOGETHER
+            found = score_together(golden_file) if together else {}
+            scores = found[proxy] if together else score(golden, proxy)
+    expected = golden.scores[proxy]
     rtol, scale_tol = TOLERANCES[proxy]
     atol = scale_tol * np.abs(expected).max()
     np.testing.assert_allclose(scores, expected, rtol=rtol, atol=atol)
