@@ -35,6 +35,16 @@ def pytest_configure(config):
     flags.FLAGS(sys.argv[:1])
 
 
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run where the golden files are, as in CI, or when asked for by -m."""
+    if config.getoption("-m") or Path(config.getoption("golden_dir")).is_dir():
+        return
+    skip = pytest.mark.skip(reason="slow: run with -m slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
 def pytest_generate_tests(metafunc):
     if "golden_file" in metafunc.fixturenames:
         files = sorted(Path(metafunc.config.getoption("golden_dir")).glob("*.npz"))

@@ -21,6 +21,8 @@ from zcpt_jax.spaces._darts_genotype import EDGES, GROUPS
 from zcpt_jax.spaces._darts_ops import Reduce
 from zcpt_jax.types import NOISE, Batch, InputError
 
+pytestmark = pytest.mark.slow
+
 DARTS_V2 = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
     "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), "

@@ -300,6 +300,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_every_space_runs_to_a_report_with_pictures(space, tmp_path, capsys):
     size = 64 if space == "mobilenet" else 16

@@ -21,6 +21,8 @@ from zcpt_jax.spaces._nasbench1shot1_genotype import OPS
 from zcpt_jax.spaces._nasbench1shot1_network import Cell
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.slow
+
 SPACES = (NasBench1Shot1Space1, NasBench1Shot1Space2, NasBench1Shot1Space3)
 POOL, CONV3, CONV1 = OPS
 TINY = {"channels": 2, "cells_per_stage": 1}
