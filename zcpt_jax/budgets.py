@@ -201,6 +201,11 @@ class _Step:
     candidates: list[tuple[np.ndarray, np.ndarray, list[int]]]
 
 
+def all_decisions(space: Space) -> list[Decision]:
+    """The decisions of a search of the space, in the order of their phases."""
+    return [d for phase in space.phases() for track in phase.tracks for d in track]
+
+
 def make_budgets(
     space: Space,
     num_classes: int,
@@ -225,7 +230,7 @@ def make_budgets(
         ("parameters", max_params, param_costs),
         ("multiply-adds", max_flops, flop_costs),
     )
-    decisions = [d for p in space.phases() for track in p.tracks for d in track]
+    decisions = all_decisions(space)
     budgets = []
     for name, limit, count in asked:
         if limit is not None:

@@ -18,14 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax.budgets import make_budgets
+from zcpt_jax.budgets import all_decisions, make_budgets
 from zcpt_jax.data import Dataset
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
 from zcpt_jax.scoring import Scorer, default_chunk
 from zcpt_jax.types import (
     Batch,
-    Decision,
     InputError,
     Masks,
     Proxy,
@@ -198,7 +197,7 @@ def zero_cost_pt(
     memory = memory or NoRunMemory()
     report = progress or (lambda stage, done, total, note: None)
     total = num_proposals * sum(
-        len(d.candidates) - d.keep if d.one_by_one else 1 for d in _decisions(space)
+        len(d.candidates) - d.keep if d.one_by_one else 1 for d in all_decisions(space)
     )
     telling = _Telling(memory, report, total, run.sign)
     run.scorer.on_chunk = telling.tell_share
@@ -226,10 +225,6 @@ def zero_cost_pt(
     return SearchResult(
         best, proposals, validation, run.stopwatch.seconds(), run.scorer.chunk_size
     )
-
-
-def _decisions(space: Space) -> list[Decision]:
-    return [d for phase in space.phases() for track in phase.tracks for d in track]
 
 
 def _validate(
@@ -314,7 +309,7 @@ class _Search:
         self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
         self.supernet = space.supernet(dataset.num_classes)
         # The masks of one decision of every proposal: what most calls ask for.
-        step = num_proposals * max(len(d.candidates) for d in _decisions(space))
+        step = num_proposals * max(len(d.candidates) for d in all_decisions(space))
         chunk = chunk_size or default_chunk(step, proxy.weight_gradients)
         self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk)
         self.variables: Variables | None = None

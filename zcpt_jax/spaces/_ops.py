@@ -60,9 +60,10 @@ class PointwiseStack(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, then two 1x1 convolutions of stride 2, the second one pixel off; BatchNorm.
+    """Two 1x1 convolutions of stride 2, the second one pixel off; BatchNorm.
 
-    Liu et al., DARTS, ICLR 2019. Height and width must be even.
+    The ReLU before them is outside. Height and width must be even.
+    Liu et al., DARTS, ICLR 2019.
 
     Attributes:
       features: output channels, even.
