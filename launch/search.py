@@ -20,7 +20,7 @@ from absl import app, flags  # noqa: E402
 
 from launch import _command  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
-from zcpt_jax.data import load_dataset  # noqa: E402
+from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
 from zcpt_jax.networks import count_params  # noqa: E402
 from zcpt_jax.orders import ORDERS, get_order  # noqa: E402
@@ -109,32 +109,14 @@ def main(argv: list[str]) -> None:
     # Traces the supernet: images it cannot take, and budgets it cannot meet, are
     # refused before anything is written.
     count_params(space.supernet(dataset.num_classes), dataset.image_shape)
-    make_budgets(
+    budgets = make_budgets(
         space,
         dataset.num_classes,
         dataset.image_shape,
         max_params=_MAX_PARAMS.value,
         max_flops=_MAX_FLOPS.value,
     )
-    config = Config(
-        space=space.name,
-        options=space_options(space),
-        dataset=dataset.name,
-        num_images=len(dataset.source),
-        num_classes=dataset.num_classes,
-        image_size=dataset.image_size,
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        proxy=proxy.name,
-        edge_order=order.name,
-        num_proposals=_PROPOSALS.value,
-        num_validation_batches=_BATCHES.value,
-        batch_size=_BATCH_SIZE.value,
-        seed=_SEED.value,
-        random_proposals=_RANDOM.value,
-        max_params=_MAX_PARAMS.value,
-        max_flops=_MAX_FLOPS.value,
-    )
+    config = _config(space, proxy.name, order.name, dataset)
     run = RunDirectory(
         _OUTPUT.value or _default_output(config),
         dataclasses.asdict(config),
@@ -166,8 +148,7 @@ def main(argv: list[str]) -> None:
             batch_size=config.batch_size,
             seed=config.seed,
             random_proposals=config.random_proposals,
-            max_params=config.max_params,
-            max_flops=config.max_flops,
+            budgets=budgets,
             chunk_size=_CHUNK.value,
             memory=run,
             progress=bar.update,
@@ -175,6 +156,28 @@ def main(argv: list[str]) -> None:
         )
     keep_seconds()
     print(write_outcome(run, space, dataset, result, seconds(), table))
+
+
+def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
+    return Config(
+        space=space.name,
+        options=space_options(space),
+        dataset=dataset.name,
+        num_images=len(dataset.source),
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        proxy=proxy,
+        edge_order=order,
+        num_proposals=_PROPOSALS.value,
+        num_validation_batches=_BATCHES.value,
+        batch_size=_BATCH_SIZE.value,
+        seed=_SEED.value,
+        random_proposals=_RANDOM.value,
+        max_params=_MAX_PARAMS.value,
+        max_flops=_MAX_FLOPS.value,
+    )
 
 
 def _check_genotype(path: Path) -> None:

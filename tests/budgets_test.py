@@ -63,7 +63,7 @@ def rows(count):
 
 
 def nested(one_by_one=False):
-    edges = m.edge_decisions("ops", ("e0", "e1", "e2"), ("a", "b"))
+    edges = m.edge_decisions("ops", ("e0", "e1", "e2"), (("a", "b"),) * 3)
     inputs = np.zeros((3, 3, 2), bool)
     inputs[np.arange(3), np.arange(3)] = True
     either = {
@@ -208,7 +208,7 @@ def test_a_search_takes_the_best_that_the_budget_allows(seed, one_by_one):
 
 
 def test_two_budgets_hold_together_and_clash_with_a_message():
-    decisions = m.edge_decisions("ops", ("e0", "e1"), ("a", "b"))
+    decisions = m.edge_decisions("ops", ("e0", "e1"), (("a", "b"),) * 2)
     masks = {"ops": m.undecided(2, 2)}
     size = Costs(0.0, {"ops": np.array([[1.0, 5.0], [1.0, 5.0]])})
     time = Costs(0.0, {"ops": np.array([[5.0, 1.0], [5.0, 1.0]])})
@@ -299,7 +299,7 @@ def test_a_space_that_does_not_say_has_no_budgets(name):
 
 
 def test_decisions_that_overlap_in_part_are_refused():
-    edges = m.edge_decisions("ops", ("e0", "e1"), ("a", "b"))
+    edges = m.edge_decisions("ops", ("e0", "e1"), (("a", "b"),) * 2)
     across = np.zeros((2, 2, 2), bool)
     across[0, :, 0] = across[1, :, 1] = True  # one operation on both edges
     costs = Costs(0.0, {"ops": np.ones((2, 2))})

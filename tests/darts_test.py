@@ -407,7 +407,7 @@ MALFORMED = {
     "digits": ('{"normal": ' + "9" * 9000 + "}", "malformed"),
     "deep signs": ("Genotype(" + "-" * 9000 + "1)", "malformed"),
     "huge": ("Genotype(" + "1," * 10**6 + ")", "it has 2000010 characters"),
-    "huge JSON": (changed(normal=[0] * 10**5), "characters"),
+    "huge JSON": (changed(normal=[0] * 10**5), "normal must list 8 edges"),
     "null byte": (DARTS_V2 + "\0", "malformed"),
     "surrogate": ("\ud800", "malformed"),
     "another space's": ("|none~0|+|none~0|none~1|", "malformed"),

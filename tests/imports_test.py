@@ -72,7 +72,7 @@ def test_rooms_import_only_what_lies_below(path):
 
 @pytest.mark.parametrize("package", ["spaces", "proxies"])
 def test_one_space_or_proxy_does_not_import_another(package):
-    shared = {"_init", "_ops", "_windows", "_common"}
+    shared = {"_init", "_ops", "_literals", "_windows", "_common"}
     for path in (ROOT / "zcpt_jax" / package).glob("_[a-z]*.py"):
         prefix = f"zcpt_jax.{package}."
         used = {n[len(prefix) :].split(".")[0] for n in imported(path) if prefix in n}

@@ -8,7 +8,7 @@ OPS = ("a", "b", "c")
 
 
 def decisions():
-    return m.edge_decisions("cell", ("e0", "e1"), OPS)
+    return m.edge_decisions("cell", ("e0", "e1"), (OPS, OPS))
 
 
 def test_undecided_entries_are_one_over_o():

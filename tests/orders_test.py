@@ -35,7 +35,7 @@ def search(order, seed=0, proposals=1, table=TABLE):
         return np.array(scores)
 
     log = Log()
-    phases = (Phase("p", (m.edge_decisions("g", EDGES, OPS),)),)
+    phases = (Phase("p", (m.edge_decisions("g", EDGES, (OPS,) * len(EDGES)),)),)
     decided = propose(
         {"g": m.undecided(3, 2)},
         phases,

@@ -41,7 +41,8 @@ class Chain(Space):
 
     def phases(self):
         names = [f"layer {number}" for number in range(self.layers)]
-        track = masks.edge_decisions("layers", names, tuple(SIZES))
+        ops = (tuple(SIZES),) * self.layers
+        track = masks.edge_decisions("layers", names, ops)
         return (Phase("operations", (track,)),)
 
     def supernet(self, num_classes):

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from tests.own_space import Chain
-from zcpt_jax import count_flops, count_params, get_proxy, load_dataset, zero_cost_pt
+from zcpt_jax import (
+    count_flops,
+    count_params,
+    get_proxy,
+    load_dataset,
+    make_budgets,
+    zero_cost_pt,
+)
 from zcpt_jax.budgets import flop_costs, param_costs
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.types import InputError
@@ -59,8 +66,10 @@ def test_it_keeps_budgets(digits):
         assert costs.of(masks) == count_params(network, digits.image_shape)
         assert flops.of(masks) == count_flops(network, digits.image_shape)
     smallest = count_params(space.network("skip skip skip skip", 10), SHAPE)
-    found = search(digits, max_params=smallest + 700).genotype
+    size = (space, 10, digits.image_shape)
+    budgets = make_budgets(*size, max_params=smallest + 700)
+    found = search(digits, budgets=budgets).genotype
     used = count_params(space.network(found, 10), digits.image_shape)
     assert smallest < used <= smallest + 700
     with pytest.raises(InputError, match="no network of chain has at most 9 param"):
-        search(digits, max_params=9)
+        make_budgets(*size, max_params=9)

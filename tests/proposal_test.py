@@ -10,7 +10,7 @@ from zcpt_jax.types import Decision, InputError, Phase, ScoreError
 from zcpt_jax.validation import BLOCK, best_genotype, validate
 
 NAN, INF = np.nan, np.inf
-THREE = m.edge_decisions("g", ("e",), ("a", "b", "c"))[0]
+THREE = m.edge_decisions("g", ("e",), (("a", "b", "c"),))[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,9 @@ def test_tracks_advance_in_lockstep_on_one_minibatch_and_see_each_other():
         seen.append((step, masks["first"].copy(), masks["second"].copy()))
         return np.arange(len(owners), dtype=float)
 
-    tracks = tuple(m.edge_decisions(g, (f"{g}0", f"{g}1"), ("a", "b")) for g in GROUPS)
+    tracks = tuple(
+        m.edge_decisions(g, (f"{g}0", f"{g}1"), (("a", "b"),) * 2) for g in GROUPS
+    )
     masks = {g: m.undecided(2, 2) for g in GROUPS}
     phases = (Phase("cells", tracks), Phase("again", (tracks[0][:1],)))
     decided = propose(masks, phases, score, get_order("fixed"), num_proposals=1, seed=0)
@@ -74,7 +76,8 @@ def test_tracks_take_random_orders_of_their_own():
             self.edges += [step.edge for step in steps]
 
     tracks = tuple(
-        m.edge_decisions(g, [f"{g} {i}" for i in range(8)], ("a", "b")) for g in GROUPS
+        m.edge_decisions(g, [f"{g} {i}" for i in range(8)], (("a", "b"),) * 8)
+        for g in GROUPS
     )
     propose(
         {g: m.undecided(8, 2) for g in GROUPS},
@@ -222,7 +225,7 @@ def test_one_candidate_of_nan_goes_first_and_plus_infinity_is_an_error():
 
 
 def test_a_choice_that_is_not_permitted_gives_way_to_the_next_best():
-    four = m.edge_decisions("g", ("e",), ("a", "b", "c", "d"))[0]
+    four = m.edge_decisions("g", ("e",), (("a", "b", "c", "d"),))[0]
     scores = np.array([4.0, 1.0, 3.0, 2.0])
     assert keep_lowest(scores, four, "", lambda kept: kept != [1]) == [3]
     asked = []

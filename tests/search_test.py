@@ -2,16 +2,16 @@
 
 import jax
 import numpy as np
-import pytest
 
 from tests.own_space import Chain
 from zcpt_jax import masks as m
+from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import load_dataset
 from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.search import NoRunMemory, zero_cost_pt
 from zcpt_jax.spaces import get_space
-from zcpt_jax.types import InputError, Proxy
+from zcpt_jax.types import Proxy
 
 DATA = load_dataset("digits", image_size=8)
 SHAPE = DATA.image_shape
@@ -162,15 +162,10 @@ def test_a_search_keeps_within_its_budgets():
         (count_flops, limits[1], "max_flops"),
     ):
         assert max(sizes(count)) > limit  # without a budget
-        assert max(sizes(count, **{name: limit})) <= limit
-        bounds = {"max_params": limits[0], "max_flops": limits[1]}
-        assert max(sizes(count, **bounds, random_proposals=True)) <= limit
-
-
-@pytest.mark.parametrize("name", ["max_params", "max_flops"])
-def test_a_budget_that_no_network_keeps_is_refused_before_anything_runs(name):
-    with pytest.raises(InputError, match="no network of chain has at most 7 "):
-        zero_cost_pt(Chain(), NEVER, DATA, **{name: 7.0})
+        one = make_budgets(space, 10, SHAPE, **{name: limit})
+        assert max(sizes(count, budgets=one)) <= limit
+        both = make_budgets(space, 10, SHAPE, max_params=limits[0], max_flops=limits[1])
+        assert max(sizes(count, budgets=both, random_proposals=True)) <= limit
 
 
 def test_progress_counts_the_rounds_of_candidates_that_go_one_by_one():

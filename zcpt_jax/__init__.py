@@ -5,6 +5,7 @@ what scores; ``masks``, ``scoring``, ``proposal``, ``validation`` and ``search``
 method; ``data``, ``tables``, ``runs`` and ``report`` are what surrounds it.
 """
 
+from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import load_dataset
 from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
@@ -27,6 +28,7 @@ __all__ = [
     "get_proxy",
     "get_space",
     "load_dataset",
+    "make_budgets",
     "score_masks",
     "zero_cost_pt",
 ]

@@ -211,8 +211,8 @@ def make_budgets(
     num_classes: int,
     image_shape: tuple[int, ...],
     *,
-    max_params: float | None,
-    max_flops: float | None,
+    max_params: float | None = None,
+    max_flops: float | None = None,
 ) -> tuple[Budget, ...]:
     """The budgets of a search, checked.
 

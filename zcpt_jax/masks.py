@@ -34,21 +34,23 @@ def undecided(edges: int, ops: int) -> np.ndarray:
 
 
 def edge_decisions(
-    group: str, edges: Sequence[str], ops: Sequence[str]
+    group: str, edges: Sequence[str], candidates: Sequence[Sequence[str]]
 ) -> tuple[Decision, ...]:
     """The decisions "which one operation stays on this edge" of a mask group.
 
     Args:
       group: name of the mask group.
       edges: names of its E edges.
-      ops: names of the O candidate operations, the same on every edge.
+      candidates: for each edge the names of its operations: the first of the mask's O
+        columns, or all of them.
 
     Returns:
       One decision an edge, in the order of ``edges``.
     """
+    width = max(len(ops) for ops in candidates)
     decisions = []
-    for row, edge in enumerate(edges):
-        region = np.zeros((len(ops), len(edges), len(ops)), bool)
+    for row, (edge, ops) in enumerate(zip(edges, candidates, strict=True)):
+        region = np.zeros((len(ops), len(edges), width), bool)
         region[np.arange(len(ops)), row, np.arange(len(ops))] = True
         decisions.append(Decision(edge, tuple(ops), {group: region}))
     return tuple(decisions)

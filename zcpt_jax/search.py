@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax.budgets import all_decisions, make_budgets
+from zcpt_jax.budgets import Budget, all_decisions
 from zcpt_jax.data import Dataset
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
@@ -128,8 +128,7 @@ def zero_cost_pt(
     batch_size: int = 64,
     seed: int = 0,
     random_proposals: bool = False,
-    max_params: float | None = None,
-    max_flops: float | None = None,
+    budgets: Sequence[Budget] = (),
     chunk_size: int | None = None,
     memory: RunMemory | None = None,
     progress: Progress | None = None,
@@ -152,8 +151,7 @@ def zero_cost_pt(
       seed: from 0 to 2**32 - 1.
       random_proposals: whether decisions are drawn at random instead of scored: the
         random search that Zero-Cost-PT is compared with, validation included.
-      max_params: most parameters of the network found.
-      max_flops: most multiply-adds of it for one image.
+      budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
       chunk_size: masks scored in one call; by default what suits the device.
       memory: where scores are kept and recalled from, to resume.
       progress: called after every step.
@@ -163,7 +161,7 @@ def zero_cost_pt(
       The genotype found and how it came about.
 
     Raises:
-      InputError: if an argument is out of range, or a budget cannot be met.
+      InputError: if an argument is out of range.
       ScoreError: if scores decide nothing; it names the proxy, edge and minibatch.
     """
     for name, value in (
@@ -177,13 +175,6 @@ def zero_cost_pt(
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     dataset.check_batch_size(batch_size)
     order = get_order(edge_order)
-    budgets = make_budgets(
-        space,
-        dataset.num_classes,
-        dataset.image_shape,
-        max_params=max_params,
-        max_flops=max_flops,
-    )
     run = _Search(
         space,
         proxy,

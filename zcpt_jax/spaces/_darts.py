@@ -32,8 +32,6 @@ from zcpt_jax.types import (
     Masks,
     Owner,
     Phase,
-    Space,
-    Variables,
 )
 
 _FULL = (
@@ -51,7 +49,7 @@ _NODES = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
-class Darts(Space):
+class Darts(_init.TorchDefault):
     """The full space: seven operations on each of the 14 edges of both cells.
 
     Nodes 0 and 1 of a cell are the outputs of the two cells before it; nodes 2 to 5
@@ -90,20 +88,16 @@ class Darts(Space):
 
         Node 2 has two inputs and keeps them.
         """
-        operations = tuple(self._operations(group) for group in GROUPS)
+        operations = tuple(
+            mask_algebra.edge_decisions(
+                group,
+                [f"{group} {node}<-{source}" for node, source in EDGES],
+                self.candidates[group],
+            )
+            for group in GROUPS
+        )
         inputs = tuple(self._inputs(group) for group in GROUPS)
         return Phase("operations", operations), Phase("topology", inputs)
-
-    def _operations(self, group: str) -> tuple[Decision, ...]:
-        decisions: list[Decision] = []
-        rows = self.candidates[group]
-        for row, (node, source) in enumerate(EDGES):
-            region = np.zeros((len(rows[row]), 14, len(rows[row])), bool)
-            index = np.arange(len(rows[row]))
-            region[index, row, index] = True
-            name = f"{group} {node}<-{source}"
-            decisions.append(Decision(name, rows[row], {group: region}))
-        return tuple(decisions)
 
     def _inputs(self, group: str) -> tuple[Decision, ...]:
         decisions = []
@@ -154,12 +148,6 @@ class Darts(Space):
             self.stem == "imagenet",
             discrete,
         )
-
-    def init_variables(
-        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
-    ) -> Variables:
-        """PyTorch's default initialisation, which the published scores rest on."""
-        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """The JSON text of fully decided masks.

@@ -189,7 +189,7 @@ class Network(nn.Module):
         """
         self._check(images)
         weights = {
-            group: self._weights(group, candidates, masks)
+            group: _ops.mask_weights(masks, group, candidates, "E")
             for group, candidates in (("normal", self.normal), ("reduce", self.reduce))
         }
         s0, s1 = self._imagenet_stem(images) if self.imagenet else self._stem(images)
@@ -239,15 +239,3 @@ class Network(nn.Module):
         x = ReLU(name="stem_relu_2")(s0)
         x = _ops.Conv(features, 3, 2, name="stem_conv_3")(x)
         return s0, _ops.batch_norm(name="stem_norm_3")(x)
-
-    def _weights(self, group: str, candidates: Candidates, masks: Masks | None) -> Any:
-        if not masks:
-            return [[1.0] * len(ops) for ops in candidates]
-        weights = jnp.asarray(masks[group])
-        expected = (len(EDGES), len(candidates[0]))
-        if weights.shape != expected:
-            raise InputError(
-                f"mask {group!r} must have shape [E, O] = {list(expected)}, "
-                f"got {list(weights.shape)}"
-            )
-        return weights

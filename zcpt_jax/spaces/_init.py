@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from zcpt_jax.types import InputError, Variables
+from zcpt_jax.types import InputError, Space, Variables
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in ``+-1/sqrt(fan_in)``, PyTorch's default for convolutions and linear."""
@@ -33,6 +33,16 @@ def bias_init(fan_in: int) -> Callable[..., jax.Array]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
+
+
+class TorchDefault(Space):
+    """A space initialised by PyTorch's default, which the published scores rest on."""
+
+    def init_variables(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """Fresh variables by :func:`torch_init`."""
+        return torch_init(module, key, image_shape)
 
 
 def torch_init(

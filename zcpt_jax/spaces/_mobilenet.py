@@ -5,7 +5,7 @@ al. 2023, and the authors' published code).
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -83,16 +83,9 @@ class MobileNet(Space):
     def phases(self) -> tuple[Phase, ...]:
         """One phase of 21 layer decisions, with 6 or 7 candidates."""
         names = [f"layer {index}" for index in range(len(LAYERS))]
-        decisions = mask_algebra.edge_decisions(GROUP, names, OPS)
-        existing = tuple(
-            replace(
-                decision,
-                candidates=layer.ops,
-                regions={GROUP: decision.regions[GROUP][: len(layer.ops)]},
-            )
-            for layer, decision in zip(LAYERS, decisions, strict=True)
-        )
-        return (Phase("operations", (existing,)),)
+        candidates = tuple(layer.ops for layer in LAYERS)
+        layers = mask_algebra.edge_decisions(GROUP, names, candidates)
+        return (Phase("operations", (layers,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
         """All operations in all layers; BatchNorm is affine, as in the networks."""
@@ -218,7 +211,7 @@ class Network(nn.Module):
                 "MobileNet halves its images five times: height and width must be "
                 f"divisible by 32, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = _weights(masks)
+        weights = _ops.mask_weights(masks, GROUP, (OPS,) * len(LAYERS), "layers")
         x = _ops.Conv(self._width(STEM), 3, stride=2, name="stem_conv")(images)
         x = ReLU(6, name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
         x = _ops.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
@@ -247,16 +240,3 @@ class Network(nn.Module):
             name=f"layer{index}_{op}",
         )
         return weight * block(x, live=jnp.float32(weight != 0))
-
-
-def _weights(masks: Masks | None) -> Any:
-    if not masks:
-        return [[1.0] * len(OPS)] * len(LAYERS)
-    weights = jnp.asarray(masks[GROUP])
-    expected = (len(LAYERS), len(OPS))
-    if weights.shape != expected:
-        raise InputError(
-            f"mask {GROUP!r} must have shape [layers, O] = {list(expected)}, "
-            f"got {list(weights.shape)}"
-        )
-    return weights

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
@@ -43,15 +42,13 @@ from zcpt_jax.types import (
     Masks,
     Owner,
     Phase,
-    Space,
-    Variables,
 )
 
 OUTPUT_GROUP = "output"
 
 
 @dataclass(frozen=True)
-class NasBench1Shot1(Space):
+class NasBench1Shot1(_init.TorchDefault):
     """What the three spaces share.
 
     The published script joins operations in the order in which they were decided and
@@ -91,7 +88,7 @@ class NasBench1Shot1(Space):
         Parents are kept all at once: those whose removal scores worst, as published.
         """
         nodes = [f"node {node}" for node in range(1, self._nodes + 1)]
-        ops = mask_algebra.edge_decisions(OP_GROUP, nodes, OPS)
+        ops = mask_algebra.edge_decisions(OP_GROUP, nodes, (OPS,) * self._nodes)
         inputs = tuple(
             self._parent_decision(target)
             for target in range(1, self._nodes + 1)
@@ -149,12 +146,6 @@ class NasBench1Shot1(Space):
             self.cells_per_stage,
             num_classes,
         )
-
-    def init_variables(
-        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
-    ) -> Variables:
-        """PyTorch's default initialisation, which the published scores rest on."""
-        return _init.torch_init(module, key, image_shape)
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
         """The operation or the edge from the input that a layer of a cell is for."""

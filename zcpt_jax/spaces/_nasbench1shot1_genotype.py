@@ -4,12 +4,12 @@ import ast
 import functools
 import itertools
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from zcpt_jax import nasbench101
 from zcpt_jax.nasbench101 import INPUT, OUTPUT
+from zcpt_jax.spaces import _literals
 from zcpt_jax.types import InputError
 
 OPS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -21,7 +21,6 @@ _FORM = (
     'the form {"matrix": [[0, 1, ...], ...], "ops": ["input", ..., "output"]} of '
     "NAS-Bench-101"
 )
-_LONGEST = 20_000  # characters; Python's parser is not made for hostile input
 
 
 class Graph(NamedTuple):
@@ -137,27 +136,23 @@ def _json_or_python(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if len(text) > _LONGEST:
-        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            return _python(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return _python(_literals.parse_expression(text))
+    except ValueError:
         return None
 
 
 def _python(node: ast.expr) -> Any:
     if not isinstance(node, ast.Call):
-        return ast.literal_eval(node)
+        return _literals.literal(node)
     named = isinstance(node.func, ast.Name) and node.func.id == "ModelSpec"
     dotted = isinstance(node.func, ast.Attribute) and node.func.attr == "ModelSpec"
     if not named and not dotted:
         return None
     names = ("matrix", "ops")
-    value = dict(zip(names, map(ast.literal_eval, node.args), strict=False))
+    value = dict(zip(names, map(_literals.literal, node.args), strict=False))
     for keyword in node.keywords:
-        value[str(keyword.arg)] = ast.literal_eval(keyword.value)
+        value[str(keyword.arg)] = _literals.literal(keyword.value)
     return value
 
 

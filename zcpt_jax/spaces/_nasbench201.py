@@ -23,8 +23,6 @@ from zcpt_jax.types import (
     Masks,
     Owner,
     Phase,
-    Space,
-    Variables,
 )
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -37,7 +35,7 @@ Candidates = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class NasBench201(Space):
+class NasBench201(_init.TorchDefault):
     """The space NAS-Bench-201.
 
     Attributes:
@@ -55,7 +53,7 @@ class NasBench201(Space):
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase of six edge decisions."""
-        edges = mask_algebra.edge_decisions(GROUP, EDGE_NAMES, OPS)
+        edges = mask_algebra.edge_decisions(GROUP, EDGE_NAMES, (OPS,) * len(EDGES))
         return (Phase("operations", (edges,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
@@ -77,12 +75,6 @@ class NasBench201(Space):
         return Network(
             candidates, self.channels, self.cells_per_stage, num_classes, affine
         )
-
-    def init_variables(
-        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
-    ) -> Variables:
-        """PyTorch's default initialisation, which the published scores rest on."""
-        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of fully decided masks."""
@@ -268,7 +260,7 @@ class Network(nn.Module):
                 "NAS-Bench-201 halves its images twice: height and width must be "
                 f"divisible by 4, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = self._weights(masks)
+        weights = _ops.mask_weights(masks, GROUP, self.candidates, "E")
         x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = _ops.batch_norm(name="stem_norm")(x)
         for stage in range(3):
@@ -282,15 +274,3 @@ class Network(nn.Module):
                 x = Reduction(name=f"reduction{stage}")(x)
         x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))
         return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
-
-    def _weights(self, masks: Masks | None) -> Any:
-        if not masks:
-            return [[1.0] * len(ops) for ops in self.candidates]
-        weights = jnp.asarray(masks[GROUP])
-        expected = (len(EDGES), len(self.candidates[0]))
-        if weights.shape != expected:
-            raise InputError(
-                f"mask {GROUP!r} must have shape [E, O] = {list(expected)}, "
-                f"got {list(weights.shape)}"
-            )
-        return weights

@@ -7,7 +7,6 @@ code).
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, ReLU
-from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
+from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase
 
 OPS = ("identity", "mb3_k3", "mb6_k5")
 STAGES = (2, 3, 3)
@@ -31,7 +30,7 @@ Candidates = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class NasBenchMacro(Space):
+class NasBenchMacro(_init.TorchDefault):
     """The space NAS-Bench-Macro.
 
     A genotype is the table's key: 8 digits, 0 for identity, 1 for ``mb3_k3`` and 2 for
@@ -55,7 +54,8 @@ class NasBenchMacro(Space):
     def phases(self) -> tuple[Phase, ...]:
         """One phase of eight layer decisions."""
         names = [f"layer {layer}" for layer in range(LAYERS)]
-        return (Phase("operations", (mask_algebra.edge_decisions(GROUP, names, OPS),)),)
+        layers = mask_algebra.edge_decisions(GROUP, names, (OPS,) * LAYERS)
+        return (Phase("operations", (layers,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
         """All operations in all layers; BatchNorm is affine, as in the networks."""
@@ -65,12 +65,6 @@ class NasBenchMacro(Space):
         """The network of a genotype."""
         candidates = tuple((OPS[int(digit)],) for digit in self.parse(genotype))
         return Network(candidates, self.channels, num_classes)
-
-    def init_variables(
-        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
-    ) -> Variables:
-        """PyTorch's default initialisation, which the published scores rest on."""
-        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """The key of fully decided masks, such as ``22212220``."""
@@ -181,7 +175,7 @@ class Network(nn.Module):
                 "NAS-Bench-Macro halves its images three times: height and width must "
                 f"be divisible by 8, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = _weights(masks)
+        weights = _ops.mask_weights(masks, GROUP, (OPS,) * LAYERS, "layers")
         x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = ReLU(name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
         for layer, ops in enumerate(self.candidates):
@@ -207,16 +201,3 @@ class Network(nn.Module):
         stride = 2 if first else 1
         block = _ops.InvertedResidual(features, expansion, size, stride, name=name)
         return block(x, live=on, dead=1 - on)
-
-
-def _weights(masks: Masks | None) -> Any:
-    if not masks:
-        return [[1.0] * len(OPS)] * LAYERS
-    weights = jnp.asarray(masks[GROUP])
-    expected = (LAYERS, len(OPS))
-    if weights.shape != expected:
-        raise InputError(
-            f"mask {GROUP!r} must have shape [layers, O] = {list(expected)}, "
-            f"got {list(weights.shape)}"
-        )
-    return weights

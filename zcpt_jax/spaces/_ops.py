@@ -1,5 +1,6 @@
 """Building blocks of the spaces, initialised and padded as PyTorch does by default."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,33 @@ import jax.numpy as jnp
 from zcpt_jax.spaces._init import bias_init, kernel_init, stack_init
 from zcpt_jax.spaces._windows import DepthwiseConv
 from zcpt_jax.taps import ReLU
+from zcpt_jax.types import InputError, Masks
+
+
+def mask_weights(
+    masks: Masks | None, group: str, candidates: Sequence[Sequence[str]], rows: str
+) -> Any:
+    """The weights of a group's candidates, ``[E][O]``: all one without masks.
+
+    Args:
+      masks: group to ``[E, O]``, or None.
+      group: the group wanted.
+      candidates: the network's candidates in each row; with masks, O in all of them.
+      rows: what a row is called, for the message.
+
+    Raises:
+      InputError: if the mask has another shape.
+    """
+    if not masks:
+        return [[1.0] * len(ops) for ops in candidates]
+    weights = jnp.asarray(masks[group])
+    expected = (len(candidates), max(len(ops) for ops in candidates))
+    if weights.shape != expected:
+        raise InputError(
+            f"mask {group!r} must have shape [{rows}, O] = {list(expected)}, "
+            f"got {list(weights.shape)}"
+        )
+    return weights
 
 
 class Conv(nn.Module):
