@@ -52,6 +52,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "everything random derives from it")
 _RANDOM = flags.DEFINE_bool(
     "random_proposals", False, "draw proposals at random: the baseline"
 )
+_INITS: Any = flags.DEFINE_enum(
+    "initialisations", "one", ["one", "each"], "weights: one draw, or one a step"
+)
 _MAX_PARAMS = flags.DEFINE_float("max_params", None, "most parameters, such as 3.5e6")
 _MAX_FLOPS = flags.DEFINE_float(
     "max_flops", None, "most multiply-adds for one image, such as 600e6"
@@ -88,6 +91,7 @@ class Config:
     batch_size: int
     seed: int
     random_proposals: bool
+    initialisations: str
     max_params: float | None
     max_flops: float | None
 
@@ -148,6 +152,7 @@ def main(argv: list[str]) -> None:
             batch_size=config.batch_size,
             seed=config.seed,
             random_proposals=config.random_proposals,
+            initialisations=_INITS.value,
             budgets=budgets,
             chunk_size=_CHUNK.value,
             memory=run,
@@ -175,6 +180,7 @@ def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
         random_proposals=_RANDOM.value,
+        initialisations=_INITS.value,
         max_params=_MAX_PARAMS.value,
         max_flops=_MAX_FLOPS.value,
     )

@@ -198,3 +198,30 @@ def test_a_search_of_darts_takes_topology_from_what_is_left():
         kept = [decision.candidates.index(name) for name in step.kept]
         masks = m.settle(masks, decision, kept)
     assert space.genotype(masks) == draw(num_proposals=1)[0].genotype
+
+
+def test_each_step_and_minibatch_can_have_initial_weights_of_its_own():
+    seen = {"supernet": [], "network": []}
+
+    class Watched(Chain):
+        def init_variables(self, module, key, image_shape):
+            kind = "supernet" if len(module.candidates[0]) > 1 else "network"
+            variables = super().init_variables(module, key, image_shape)
+            seen[kind].append(float(variables["params"]["stem"]["kernel"].sum()))
+            return variables
+
+    size = {"num_proposals": 2, "num_validation_batches": 3, "batch_size": 8}
+    found = {
+        way: zero_cost_pt(
+            Watched(layers=2, channels=4),
+            PROXIES["nwot"],
+            DATA,
+            initialisations=way,
+            **size,
+        )
+        for way in ("one", "each")
+    }
+    networks = [len(result.validation) for result in found.values()]
+    assert len(seen["supernet"]) == len(set(seen["supernet"])) == 1 + 2
+    expected = networks[0] + 3 * networks[1]
+    assert len(seen["network"]) == len(set(seen["network"])) == expected

@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -128,6 +128,7 @@ def zero_cost_pt(
     batch_size: int = 64,
     seed: int = 0,
     random_proposals: bool = False,
+    initialisations: Literal["one", "each"] = "one",
     budgets: Sequence[Budget] = (),
     chunk_size: int | None = None,
     memory: RunMemory | None = None,
@@ -151,6 +152,9 @@ def zero_cost_pt(
       seed: from 0 to 2**32 - 1.
       random_proposals: whether decisions are drawn at random instead of scored: the
         random search that Zero-Cost-PT is compared with, validation included.
+      initialisations: ``one`` as published: a supernet, and each proposal's network,
+        have the same initial weights throughout. ``each`` draws new ones at each step
+        and for each validation minibatch, so that one draw does not decide for all.
       budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
       chunk_size: masks scored in one call; by default what suits the device.
       memory: where scores are kept and recalled from, to resume.
@@ -182,6 +186,7 @@ def zero_cost_pt(
         num_proposals=num_proposals,
         batch_size=batch_size,
         seed=seed,
+        initialisations=initialisations,
         chunk_size=chunk_size,
         stopwatch=stopwatch or Stopwatch(),
     )
@@ -278,6 +283,13 @@ def _describe(step: Step) -> str:
     return f"{step.edge} keeps {', '.join(step.kept)} | {listed}"
 
 
+class _Network(NamedTuple):
+    module: nn.Module
+    key: jax.Array
+    scorer: Scorer
+    variables: Variables | None  # None where each minibatch has its own
+
+
 class _Search:
     """The supernet, its scorer, and the minibatches of one search."""
 
@@ -290,30 +302,35 @@ class _Search:
         num_proposals: int,
         batch_size: int,
         seed: int,
+        initialisations: Literal["one", "each"],
         chunk_size: int | None,
         stopwatch: Stopwatch,
     ) -> None:
         self.space, self.proxy, self.dataset = space, proxy, dataset
         self.batch_size, self.seed, self.stopwatch = batch_size, seed, stopwatch
         self.sign = 1.0 if proxy.higher_is_better else -1.0
-        self.chunk_size = chunk_size
+        self.chunk_size, self.each = chunk_size, initialisations == "each"
         self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
         self.supernet = space.supernet(dataset.num_classes)
         # The masks of one decision of every proposal: what most calls ask for.
         step = num_proposals * max(len(d.candidates) for d in all_decisions(space))
         chunk = chunk_size or default_chunk(step, proxy.weight_gradients)
         self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk)
-        self.variables: Variables | None = None
-        self.networks: dict[str, tuple[Scorer, Variables]] = {}
+        self.variables: tuple[int, Variables] | None = None
+        self.networks: dict[str, _Network] = {}
         self.block: tuple[int, Batch] | None = None
 
     def score_masks(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
         """Scores masks ``[K]``, each on the minibatch of its proposal at this step."""
-        if self.variables is None:
-            self.variables = self._init(self.supernet, self.supernet_key)
+        draw = step if self.each else 0
+        if self.variables is None or self.variables[0] != draw:
+            key = self.supernet_key
+            if self.each:
+                key = jax.random.fold_in(key, draw)
+            self.variables = (draw, self._init(self.supernet, key))
         distinct, which = np.unique(owners, return_inverse=True)
         batches = self._batches([(_PROPOSAL_STREAM, int(p), step) for p in distinct])
-        scores = self._timed(self.scorer, self.variables, batches, masks, which)
+        scores = self._timed(self.scorer, self.variables[1], batches, masks, which)
         return self.sign * scores
 
     def draw_scores(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
@@ -332,24 +349,34 @@ class _Search:
         if genotype not in self.networks:
             module = self.space.network(genotype, self.dataset.num_classes)
             key = jax.random.fold_in(self.network_key, zlib.crc32(genotype.encode()))
+            together = 1 if self.each else stop - start
             chunk = self.chunk_size or default_chunk(
-                stop - start, self.proxy.weight_gradients
+                together, self.proxy.weight_gradients
             )
             scorer = Scorer(
                 self.proxy.score,
                 lambda v, x, _, **rngs: module.apply(v, x, **rngs),
-                chunk_size=chunk,
+                chunk_size=min(chunk, together),
             )
-            self.networks[genotype] = (scorer, self._init(module, key))
+            variables = None if self.each else self._init(module, key)
+            self.networks[genotype] = _Network(module, key, scorer, variables)
         if self.block is None or self.block[0] != start:
             names = [(_VALIDATION_STREAM, index) for index in range(start, stop)]
             if start:  # a short last block takes the shape that is compiled already
                 names += names[:1] * (BLOCK - len(names))
             self.block = (start, self._batches(names))
-        scorer, variables = self.networks[genotype]
+        network, batches = self.networks[genotype], self.block[1]
+        if network.variables is None:
+            parts = []
+            for row in range(stop - start):
+                key = jax.random.fold_in(network.key, start + row)
+                fresh = self._init(network.module, key)
+                one = np.array([row])
+                parts.append(self._timed(network.scorer, fresh, batches, {}, one))
+            return np.concatenate(parts)
         # A data-free score is the same on every minibatch.
         rows = np.arange(1 if self.proxy.data_free else stop - start)
-        scores = self._timed(scorer, variables, self.block[1], {}, rows)
+        scores = self._timed(network.scorer, network.variables, batches, {}, rows)
         return np.resize(scores, stop - start)
 
     def _init(self, module: nn.Module, key: jax.Array) -> Variables:
