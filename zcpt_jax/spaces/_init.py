@@ -5,7 +5,8 @@ renormalise, so that the initialisation decides the scores: with Flax's default
 (``lecun_normal``) NWOT picks skip connections where PyTorch's picks convolutions.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -72,9 +73,7 @@ def torch_init(
     Raises:
       InputError: if a parameter's name is not one of this file's blocks.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-    flat = traverse_util.flatten_dict(shapes)
+    flat = _shapes(module, tuple(image_shape))
     need = sum(int(np.prod(leaf.shape)) for leaf in flat.values())
     # A power of two, so that networks of similar size share one compilation.
     size = (1 << need.bit_length(),)
@@ -91,6 +90,14 @@ def torch_init(
         else:
             leaves[path] = _torch_leaf(path, pool[place].reshape(leaf.shape), flat)
     return jax.device_put(traverse_util.unflatten_dict(leaves))
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[Any, Any]:
+    """Cached: tracing a network takes longer than drawing its weights."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    return traverse_util.flatten_dict(shapes)
 
 
 def _torch_leaf(path: tuple[str, ...], drawn: np.ndarray, flat: Any) -> np.ndarray:
