@@ -27,8 +27,9 @@ from zcpt_jax.orders import ORDERS, get_order  # noqa: E402
 from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
 from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
-from zcpt_jax.search import Stopwatch, zero_cost_pt  # noqa: E402
+from zcpt_jax.search import zero_cost_pt  # noqa: E402
 from zcpt_jax.spaces import SPACES, space_options  # noqa: E402
+from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 

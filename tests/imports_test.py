@@ -26,6 +26,7 @@ ALLOWED = {
     "spaces": {"types", "taps", "masks", "nasbench101"},
     "proposal": {"types", "masks", "orders"},
     "validation": {"types"},
+    "stopwatch": set(),
     "search": {
         "types",
         "budgets",
@@ -33,6 +34,7 @@ ALLOWED = {
         "orders",
         "proposal",
         "scoring",
+        "stopwatch",
         "validation",
     },
     "pictures": {"types"},
