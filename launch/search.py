@@ -18,59 +18,45 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import app, flags  # noqa: E402
 
-from launch import _command  # noqa: E402
+from launch import _command, _flags  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
 from zcpt_jax.networks import count_params  # noqa: E402
-from zcpt_jax.orders import ORDERS, get_order  # noqa: E402
+from zcpt_jax.operations import (  # noqa: E402
+    Accuracies,
+    OperationScore,
+    Trained,
+    get_operation_score,
+)
+from zcpt_jax.orders import get_order  # noqa: E402
 from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
-from zcpt_jax.proxies import PROXIES, get_proxy  # noqa: E402
+from zcpt_jax.proxies import get_proxy  # noqa: E402
 from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import zero_cost_pt  # noqa: E402
-from zcpt_jax.spaces import SPACES, space_options  # noqa: E402
+from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 
-_SPACE = flags.DEFINE_string(
-    "space", "nasbench201", f"FILE.py:CLASS, or one of {', '.join(SPACES)}"
-)
-_OPTIONS = flags.DEFINE_list(
-    "space_options", [], "options of the space, such as channels=8,cells_per_stage=2"
-)
-_DATASET = flags.DEFINE_string(
-    "dataset", "digits", "a TFDS name, folder:PATH, npz:FILE or digits"
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS keeps its datasets")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "default: the dataset's own")
-_PROXY = flags.DEFINE_string("proxy", "nwot", f"one of {', '.join(PROXIES)}")
-_ORDER = flags.DEFINE_string("edge_order", "random", f"one of {', '.join(ORDERS)}")
+_SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
+_DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
+_IMAGE_SIZE = _flags.integer("image_size")
+_PROXY, _ORDER = _flags.text("proxy"), _flags.text("edge_order")
+_OPERATION = _flags.text("operation_score")
 _PROPOSALS = flags.DEFINE_integer("num_proposals", 10, "N of the paper")
 _BATCHES = flags.DEFINE_integer("num_validation_batches", 100, "V of the paper")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images of a minibatch")
-_SEED = flags.DEFINE_integer("seed", 0, "everything random derives from it")
-_RANDOM = flags.DEFINE_bool(
-    "random_proposals", False, "draw proposals at random: the baseline"
-)
-_INITS: Any = flags.DEFINE_enum(
-    "initialisations", "one", ["one", "each"], "weights: one draw, or one a step"
-)
+_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_SCORE_BATCHES = _flags.integer("score_batches")
+_SUPERNET, _INITS = _flags.text("supernet"), _flags.initialisations()
 _MAX_PARAMS = flags.DEFINE_float("max_params", None, "most parameters, such as 3.5e6")
 _MAX_FLOPS = flags.DEFINE_float(
     "max_flops", None, "most multiply-adds for one image, such as 600e6"
 )
-_CHUNK = flags.DEFINE_integer(
-    "chunk_size", None, "masks scored in one call; default: what suits the device"
-)
-_OUTPUT = flags.DEFINE_string(
-    "output_dir", None, "default: runs/SPACE-DATASET-PROXY-ORDER-SEED"
-)
-_TABLE = flags.DEFINE_string(
-    "table", None, "accuracies to look the result up in: a CSV, or as published"
-)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew in output_dir")
+_CHUNK, _TABLE = _flags.integer("chunk_size"), _flags.text("table")
+_OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
+flags.adopt_module_key_flags(_flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +77,9 @@ class Config:
     num_validation_batches: int
     batch_size: int
     seed: int
-    random_proposals: bool
+    operation_score: str
+    score_batches: int
+    supernet: str | None
     initialisations: str
     max_params: float | None
     max_flops: float | None
@@ -104,12 +92,20 @@ def main(argv: list[str]) -> None:
     stopwatch.add("imports", time.perf_counter() - START)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
-    _check_counts()
+    operation_score = get_operation_score(_OPERATION.value)
+    _flags.check_counts(
+        _PROPOSALS, _BATCHES, _BATCH_SIZE, _SCORE_BATCHES, _CHUNK, _SEED
+    )
     table = load_table(_TABLE.value) if _TABLE.value else None
     if table:
         _check_table(table, space)
     with stopwatch.measure("data"):
-        dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
+        # A trained supernet is judged on images that its weights were not trained on.
+        held_out = operation_score.needs == "supernet"
+        dataset = load_dataset(
+            _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=held_out
+        )
+        dataset = dataset.halves()[1] if held_out else dataset
         dataset.check_batch_size(_BATCH_SIZE.value)
     # Traces the supernet: images it cannot take, and budgets it cannot meet, are
     # refused before anything is written.
@@ -121,6 +117,8 @@ def main(argv: list[str]) -> None:
         max_params=_MAX_PARAMS.value,
         max_flops=_MAX_FLOPS.value,
     )
+    accuracies = _accuracies(operation_score, space, table)
+    trained = _trained(operation_score, space, dataset)
     config = _config(space, proxy.name, order.name, dataset)
     run = RunDirectory(
         _OUTPUT.value or _default_output(config),
@@ -152,7 +150,10 @@ def main(argv: list[str]) -> None:
             num_validation_batches=config.num_validation_batches,
             batch_size=config.batch_size,
             seed=config.seed,
-            random_proposals=config.random_proposals,
+            operation_score=operation_score,
+            score_batches=config.score_batches,
+            trained=trained,
+            accuracies=accuracies,
             initialisations=_INITS.value,
             budgets=budgets,
             chunk_size=_CHUNK.value,
@@ -161,7 +162,11 @@ def main(argv: list[str]) -> None:
             stopwatch=stopwatch,
         )
     keep_seconds()
-    print(write_outcome(run, space, dataset, result, seconds(), table))
+    print(
+        write_outcome(
+            run, space, proxy, operation_score, dataset, result, seconds(), table
+        )
+    )
 
 
 def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
@@ -180,10 +185,32 @@ def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
         num_validation_batches=_BATCHES.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
-        random_proposals=_RANDOM.value,
+        operation_score=_OPERATION.value,
+        score_batches=_SCORE_BATCHES.value,
+        supernet=_SUPERNET.value,
         initialisations=_INITS.value,
         max_params=_MAX_PARAMS.value,
         max_flops=_MAX_FLOPS.value,
+    )
+
+
+def _accuracies(
+    operation_score: OperationScore, space: Space, table: Table | None
+) -> Accuracies | None:
+    if operation_score.needs != "table" or table is None:
+        return None
+    return Accuracies(space, table)
+
+
+def _trained(
+    operation_score: OperationScore, space: Space, dataset: Dataset
+) -> Trained | None:
+    if operation_score.needs != "supernet" or not _SUPERNET.value:
+        return None
+    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
+
+    return load_supernet(
+        _SUPERNET.value, space, dataset.num_classes, dataset.image_shape
     )
 
 
@@ -211,21 +238,11 @@ def _check_table(table: Table, space: Space) -> None:
         ) from error
 
 
-def _check_counts() -> None:
-    """Before any data is read: counts that no search can have."""
-    for flag in (_PROPOSALS, _BATCHES, _BATCH_SIZE):
-        if flag.value < 1:
-            raise InputError(f"--{flag.name} must be at least 1, got {flag.value}")
-    if _CHUNK.value is not None and _CHUNK.value < 1:
-        raise InputError(f"--chunk_size must be at least 1, got {_CHUNK.value}")
-    if not 0 <= _SEED.value < 2**32:
-        raise InputError(f"--seed must be from 0 to 2**32 - 1, got {_SEED.value}")
-
-
 def _default_output(config: Config) -> str:
     dataset = config.dataset.replace(":", "-").replace("/", "-")
-    order = "random_proposals" if config.random_proposals else config.edge_order
-    parts = [config.space, dataset, config.proxy, order, str(config.seed)]
+    parts = [config.space, dataset, config.proxy, config.edge_order, str(config.seed)]
+    if config.operation_score != "zc-pt":
+        parts.insert(3, config.operation_score)
     return str(Path("runs", "-".join(parts)))
 
 

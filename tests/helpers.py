@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax import taps
@@ -17,6 +18,29 @@ CHUNK_RTOL = 1e-5
 
 Forward proxies are equal bit for bit on CPU; gradients are summed in another order.
 """
+
+
+SLOW_TO_COMPILE = {
+    "az_expressivity",
+    "az_progressivity",
+    "az_trainability",
+    "meco",
+    "ntk_cond",
+    "ntk_trace",
+    "zen",
+}
+
+
+def proxies(all_by_default=False):
+    """Names of the proxies that are no ensembles, the slow ones marked so."""
+    from zcpt_jax.proxies import PROXIES
+
+    names = [name for name, proxy in PROXIES.items() if not proxy.members]
+    slow = set() if all_by_default else SLOW_TO_COMPILE
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in slow else name
+        for name in names
+    ]
 
 
 def tiny_space():

@@ -24,22 +24,67 @@ ALLOWED = {
     "proxies": {"types", "taps"},
     "nasbench101": {"types"},
     "spaces": {"types", "taps", "masks", "nasbench101"},
+    "files": {"types"},
+    "stopwatch": set(),
     "proposal": {"types", "masks", "orders"},
     "validation": {"types"},
-    "stopwatch": set(),
-    "search": {
+    "minibatches": {"types", "data"},
+    "evaluator": {
         "types",
         "budgets",
         "data",
-        "orders",
-        "proposal",
+        "minibatches",
         "scoring",
         "stopwatch",
         "validation",
     },
+    "population": {"types", "budgets", "masks"},
+    "many": {"types", "evaluator", "validation"},
+    "operations": {
+        "types",
+        "evaluator",
+        "masks",
+        "population",
+        "proposal",
+        "tables",
+        "taps",
+    },
+    "search": {
+        "types",
+        "budgets",
+        "data",
+        "evaluator",
+        "operations",
+        "orders",
+        "proposal",
+        "stopwatch",
+        "validation",
+    },
+    "correlation": set(),
+    "study": {
+        "types",
+        "correlation",
+        "evaluator",
+        "masks",
+        "operations",
+        "orders",
+        "proposal",
+        "proxies",
+    },
+    "study_files": {"types", "files", "study"},
+    "score_file": {"types", "files"},
+    "figures": {"correlation", "study"},
+    "supernet_training": {
+        "types",
+        "data",
+        "files",
+        "operations",
+        "spaces",
+        "taps",
+    },
     "pictures": {"types"},
     "report": {"types", "tables", "pictures"},
-    "runs": {"types", "proposal"},
+    "runs": {"types", "files", "proposal"},
 }
 SPACES_OF_FILES = {"launch", "tests"}
 
@@ -74,7 +119,8 @@ def test_rooms_import_only_what_lies_below(path):
 
 @pytest.mark.parametrize("package", ["spaces", "proxies"])
 def test_one_space_or_proxy_does_not_import_another(package):
-    shared = {"_init", "_ops", "_literals", "_windows", "_common"}
+    shared = {"_init", "_ops", "_literals", "_windows", "_common", "_inputs", "_reach"}
+    shared |= {"_spectra"}
     for path in (ROOT / "zcpt_jax" / package).glob("_[a-z]*.py"):
         prefix = f"zcpt_jax.{package}."
         used = {n[len(prefix) :].split(".")[0] for n in imported(path) if prefix in n}
@@ -95,7 +141,8 @@ def test_the_core_names_no_space_and_no_proxy():
     from zcpt_jax.proxies import PROXIES
     from zcpt_jax.spaces import SPACES
 
-    for name in ("masks", "scoring", "orders", "proposal", "validation", "search"):
+    core = ("masks", "scoring", "orders", "proposal", "validation", "search")
+    for name in (*core, "evaluator", "population", "many", "study"):
         source = (ROOT / "zcpt_jax" / f"{name}.py").read_text()
         strings = {
             node.value

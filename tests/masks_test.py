@@ -99,3 +99,18 @@ def test_more_than_are_to_stay_only_where_candidates_go_one_by_one():
     at_once = Decision("node", inputs().candidates, inputs().regions, 2)
     with pytest.raises(InputError, match="keeps 2 of the candidates"):
         m.settle({"cell": m.undecided(4, 2)}, at_once, [0, 1, 2])
+
+
+def test_discretisations_leave_one_candidate_each_with_weight_one():
+    masks = {"cell": m.undecided(2, 3), "other": m.undecided(1, 2)}
+    stacked = m.discretisations(masks, decisions()[1])
+    np.testing.assert_array_equal(stacked["cell"][:, 1], np.eye(3))
+    np.testing.assert_array_equal(stacked["cell"][:, 0], np.full((3, 3), 1 / 3, "f4"))
+    np.testing.assert_array_equal(stacked["other"], np.full((3, 1, 2), 0.5))
+
+
+def test_discretisations_of_inputs_leave_one_input_each():
+    region = np.eye(4, dtype=bool)
+    decision = Decision("inputs", tuple("wxyz"), {"g": region}, keep=2)
+    alone = m.discretisations({"g": np.full(4, 0.25, np.float32)}, decision)
+    np.testing.assert_array_equal(alone["g"], np.eye(4))

@@ -5,9 +5,10 @@ import pytest
 
 from zcpt_jax import masks as m
 from zcpt_jax.orders import get_order
-from zcpt_jax.proposal import NoMemory, keep_lowest, propose
-from zcpt_jax.types import Decision, InputError, Phase, ScoreError
-from zcpt_jax.validation import BLOCK, best_genotype, validate
+from zcpt_jax.proposal import NoMemory, keep_best, propose
+from zcpt_jax.proxies import rank_sum
+from zcpt_jax.types import Decision, InputError, Phase, Proxy, ScoreError
+from zcpt_jax.validation import BLOCK, best_genotype, total_scores, validate
 
 NAN, INF = np.nan, np.inf
 THREE = m.edge_decisions("g", ("e",), (("a", "b", "c"),))[0]
@@ -18,12 +19,12 @@ THREE = m.edge_decisions("g", ("e",), (("a", "b", "c"),))[0]
     [([3, 1, 2], [1]), ([1, 1, 2], [0]), ([2, -INF, 1], [1]), ([-1, -2, -3], [2])],
 )
 def test_the_lowest_score_stays_and_ties_go_to_the_first(scores, kept):
-    assert keep_lowest(np.array(scores, float), THREE, "here") == kept
+    assert keep_best(np.array(scores, float), THREE, "here") == kept
 
 
 def test_nan_is_ignored_with_a_warning():
     with pytest.warns(UserWarning, match="score without a is NaN for edge e, here"):
-        assert keep_lowest(np.array([NAN, 2.0, 1.0]), THREE, "here") == [2]
+        assert keep_best(np.array([NAN, 2.0, 1.0]), THREE, "here") == [2]
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,14 @@ def test_nan_is_ignored_with_a_warning():
 )
 def test_scores_that_decide_nothing_are_errors(scores, message):
     with pytest.raises(ScoreError) as error:
-        keep_lowest(np.array(scores), THREE, "step 4")
+        keep_best(np.array(scores), THREE, "step 4")
     assert message in str(error.value)
 
 
 def test_several_candidates_can_stay():
     region = np.eye(4, dtype=bool).reshape(4, 1, 4)
     decision = Decision("node", ("w", "x", "y", "z"), {"g": region}, keep=2)
-    assert keep_lowest(np.array([4.0, 1.0, 3.0, 2.0]), decision, "") == [1, 3]
+    assert keep_best(np.array([4.0, 1.0, 3.0, 2.0]), decision, "") == [1, 3]
 
 
 def test_tracks_advance_in_lockstep_on_one_minibatch_and_see_each_other():
@@ -105,6 +106,11 @@ def test_validation_scores_distinct_genotypes_on_the_same_blocks():
     assert asked == [*first, ("bb", BLOCK, BLOCK + 3), ("a", BLOCK, BLOCK + 3)]
 
 
+PLAIN = Proxy("plain", None, "running")
+LOWER = Proxy("lower", None, "running", higher_is_better=False)
+BOTH = Proxy("both", None, "mixed", members=(PLAIN, LOWER), combine=rank_sum)
+
+
 def test_the_best_sum_wins_and_nan_is_passed_over():
     scores = {
         "nan": np.array([NAN, 100.0]),
@@ -112,11 +118,28 @@ def test_the_best_sum_wins_and_nan_is_passed_over():
         "tie": np.array([1.0, 3.0]),
         "dead": np.array([-INF, 9.0]),
     }
-    assert best_genotype(scores) == "good"
+    assert best_genotype(total_scores(scores, PLAIN)) == "good"
+    none = {"nan": scores["nan"], "dead": scores["dead"]}
     with pytest.raises(ScoreError, match="no proposal has a finite validation score"):
-        best_genotype({"nan": scores["nan"], "dead": scores["dead"]})
+        best_genotype(total_scores(none, PLAIN))
     with pytest.raises(ScoreError, match="score of x on minibatch 1 is infinite"):
-        best_genotype({"x": np.array([1.0, INF])})
+        total_scores({"x": np.array([1.0, INF])}, PLAIN)
+
+
+def test_a_proxy_whose_lower_scores_are_better_is_turned():
+    scores = {"a": np.array([1.0, 2.0]), "b": np.array([5.0, 5.0])}
+    assert best_genotype(total_scores(scores, LOWER)) == "a"
+    with pytest.raises(ScoreError, match="score of x on minibatch 0 is infinite"):
+        total_scores({"x": np.array([-INF, 0.0])}, LOWER)
+
+
+def test_an_ensemble_sums_each_member_and_then_ranks():
+    scores = {  # sums 3 and 30; 5 and 5; 9 and 9, of which the second is turned
+        "a": np.array([[1.0, 10.0], [2.0, 20.0]]),
+        "b": np.array([[5.0, 2.0], [0.0, 3.0]]),
+        "c": np.array([[4.0, 4.0], [5.0, 5.0]]),
+    }
+    assert total_scores(scores, BOTH) == {"a": 1 + 1, "b": 2 + 3, "c": 3 + 2}
 
 
 # Candidates that go one by one
@@ -218,16 +241,16 @@ def test_rounds_are_recalled_and_go_on_where_they_ended(order):
 def test_one_candidate_of_nan_goes_first_and_plus_infinity_is_an_error():
     decision = inputs_of("a", 0, 4)
     with pytest.warns(UserWarning, match="score without 1 is NaN"):
-        assert keep_lowest(np.array([1, NAN, 3, 2.0]), decision, "") == [0, 2, 3]
+        assert keep_best(np.array([1, NAN, 3, 2.0]), decision, "") == [0, 2, 3]
     with pytest.raises(ScoreError, match="score without 3 is infinite"):
-        keep_lowest(np.array([1, 2, 3, INF]), decision, "")
-    assert keep_lowest(np.array([5, 5, 1, 5.0]), decision, "") == [0, 1, 2]  # last tie
+        keep_best(np.array([1, 2, 3, INF]), decision, "")
+    assert keep_best(np.array([5, 5, 1, 5.0]), decision, "") == [0, 1, 2]  # last tie
 
 
 def test_a_choice_that_is_not_permitted_gives_way_to_the_next_best():
     four = m.edge_decisions("g", ("e",), (("a", "b", "c", "d"),))[0]
     scores = np.array([4.0, 1.0, 3.0, 2.0])
-    assert keep_lowest(scores, four, "", lambda kept: kept != [1]) == [3]
+    assert keep_best(scores, four, "", lambda kept: kept != [1]) == [3]
     asked = []
 
     def never(kept):
@@ -235,5 +258,62 @@ def test_a_choice_that_is_not_permitted_gives_way_to_the_next_best():
         return False
 
     with pytest.raises(InputError, match="no choice on edge e, here keeps within all"):
-        keep_lowest(scores, four, "here", never)
+        keep_best(scores, four, "here", never)
     assert asked == [[1], [3], [2], [0]]
+
+
+# Other ways to compare candidates
+
+
+def test_candidates_tried_alone_keep_the_highest():
+    alone = m.DISCRETISE
+    assert keep_best(np.array([3.0, -INF, 4.0]), THREE, "", perturbation=alone) == [2]
+    assert keep_best(np.array([4.0, 1.0, 4.0]), THREE, "", perturbation=alone) == [0]
+    with pytest.warns(UserWarning, match="score with only a is NaN"):
+        scores = np.array([NAN, 1.0, 2.0])
+        assert keep_best(scores, THREE, "", perturbation=alone) == [2]
+    with pytest.raises(ScoreError, match="score with only b is infinite"):
+        keep_best(np.array([0.0, INF, 1.0]), THREE, "", perturbation=alone)
+    three = inputs_of("a", 0, 3)  # one by one: the worst goes
+    assert keep_best(np.array([2.0, 1.0, 3.0]), three, "", perturbation=alone) == [0, 2]
+
+
+def test_a_search_can_try_candidates_alone():
+    values = np.array([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
+    (found,) = propose(
+        {"g": m.undecided(2, 3)},
+        (Phase("operations", (m.edge_decisions("g", "ef", (("a", "b", "c"),) * 2),)),),
+        lambda step, masks, owners: (masks["g"] * values).sum((1, 2)),
+        get_order("fixed"),
+        num_proposals=1,
+        seed=0,
+        perturbation=m.DISCRETISE,
+    )
+    np.testing.assert_array_equal(found["g"], [[0, 1, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("order", ["fixed", "global-op-iter"])
+def test_an_ensemble_ranks_what_a_step_compares(order):
+    """Candidates of one decision, or all open ones where an order surveys them."""
+    first = np.array([[1.0, 2.0, 3.0], [10.0, 30.0, 20.0]])
+    second = np.array([[6.0, 5.0, 4.0], [1.0, 2.0, 3.0]])
+    notes = Notes()
+    propose(
+        {"g": np.ones((2, 3), np.float32)},
+        (Phase("operations", (m.edge_decisions("g", "ef", (("a", "b", "c"),) * 2),)),),
+        lambda step, masks, owners: np.stack(
+            [-(masks["g"] * v).sum((1, 2)) for v in (first, second)], axis=1
+        ),
+        get_order(order),
+        num_proposals=1,
+        seed=0,
+        combine=rank_sum,
+        memory=notes,
+    )
+    step = notes.steps[0]
+    if order == "fixed":
+        # Without a, b, c: the first ranks 1, 2, 3, the second 3, 2, 1.
+        assert step.scores == {"e": (4.0, 4.0, 4.0)} and step.kept == ("a",)
+    else:
+        assert step.scores == {"e": (7.0, 7.0, 7.0), "f": (5.0, 8.0, 8.0)}
+        assert step.edge == "f" and step.kept == ("a",)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from zcpt_jax.operations import OPERATION_SCORES
 from zcpt_jax.orders import ORDERS
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES
@@ -13,7 +14,12 @@ from zcpt_jax.spaces import SPACES
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-NORMS = {"running": "stored", "batch": "of the batch", "identity": "skipped"}
+NORMS = {
+    "running": "stored",
+    "batch": "of the batch",
+    "identity": "skipped",
+    "mixed": "each its own",
+}
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -36,14 +42,15 @@ def test_the_proxy_table_is_what_the_records_say():
             proxy.range,
         ]
         assert f"| {' | '.join(row)} |" in README
-        assert proxy.higher_is_better
+        lower = f"lower `{proxy.name}`" in README
+        assert lower == (not proxy.higher_is_better)
 
 
 def test_every_flag_order_and_space_is_mentioned():
-    from launch import search
+    from launch import _flags, correlate, score, search, train_supernet
 
-    module = flags.FLAGS.flags_by_module_dict()[search.__name__]
-    for name in [flag.name for flag in module]:
-        assert f"`--{name}`" in README, name
-    for name in (*ORDERS, *SPACES):
+    for module in (_flags, correlate, score, search, train_supernet):
+        for flag in flags.FLAGS.flags_by_module_dict().get(module.__name__, ()):
+            assert re.search(f"`--{flag.name}[`=]", README), flag.name
+    for name in (*ORDERS, *SPACES, *OPERATION_SCORES):
         assert f"`{name}`" in README, name

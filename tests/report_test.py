@@ -40,6 +40,8 @@ def page(**changes):
             decision(1, 1, "b<", [2.0, -math.inf]),
             {**decision(0, 0, "", []), "edge": None},
         ],
+        "explanation": "What <it> is",
+        "dark_is_low": True,
         "seconds": {"data": 1.0, "compile": 3.0},
         "config": {"seed": 0},
         "environment": {"command": "python <x>"},
@@ -97,6 +99,14 @@ def test_heat_maps_mark_what_stays_and_survive_what_is_not_finite():
         (" class=kept", "-inf"),
     ]
     assert text.count("Proposal ") >= 2
+
+
+def test_the_darkest_is_the_best_whichever_way_scores_go():
+    decisions = [decision(0, 1, "a", [1.0, 3.0])]
+    for low, dark in ((True, ("0.75", "0.00")), (False, ("0.00", "0.75"))):
+        text = page(decisions=decisions, dark_is_low=low)
+        assert tuple(re.findall(r"rgba\(42,157,143,([\d.]+)\)", text)) == dark
+    assert "What &lt;it&gt; is; the one that stays is framed" in page()
 
 
 def test_a_page_without_table_has_no_accuracies():

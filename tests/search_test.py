@@ -8,11 +8,13 @@ from zcpt_jax import masks as m
 from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import load_dataset
 from zcpt_jax.networks import count_flops, count_params
-from zcpt_jax.proxies import PROXIES
+from zcpt_jax.operations import OPERATION_SCORES
+from zcpt_jax.proxies import PROXIES, get_proxy
 from zcpt_jax.search import NoRunMemory, zero_cost_pt
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Proxy
 
+RANDOM = OPERATION_SCORES["random"]
 DATA = load_dataset("digits", image_size=8)
 SHAPE = DATA.image_shape
 SMALL = {"num_validation_batches": 2, "batch_size": 8}
@@ -44,7 +46,7 @@ def draw(space=DARTS_S2, **options):
     memory = Memory([1.0])
     options = {"num_proposals": 4, "seed": 0, **options}
     found = zero_cost_pt(
-        space, NEVER, DATA, random_proposals=True, memory=memory, **options
+        space, NEVER, DATA, operation_score=RANDOM, memory=memory, **options
     )
     return found, memory.steps
 
@@ -100,7 +102,7 @@ def test_random_proposals_are_validated_by_the_proxy():
         Chain(layers=2, channels=4),
         proxy,
         DATA,
-        random_proposals=True,
+        operation_score=RANDOM,
         num_proposals=3,
         **SMALL,
     )
@@ -165,7 +167,7 @@ def test_a_search_keeps_within_its_budgets():
         one = make_budgets(space, 10, SHAPE, **{name: limit})
         assert max(sizes(count, budgets=one)) <= limit
         both = make_budgets(space, 10, SHAPE, max_params=limits[0], max_flops=limits[1])
-        assert max(sizes(count, budgets=both, random_proposals=True)) <= limit
+        assert max(sizes(count, budgets=both, operation_score=RANDOM)) <= limit
 
 
 def test_progress_counts_the_rounds_of_candidates_that_go_one_by_one():
@@ -175,7 +177,7 @@ def test_progress_counts_the_rounds_of_candidates_that_go_one_by_one():
         NEVER,
         DATA,
         num_proposals=2,
-        random_proposals=True,
+        operation_score=RANDOM,
         memory=Memory([1.0]),
         progress=lambda stage, done, total, note: told.append((stage, done, total)),
     )
@@ -225,3 +227,42 @@ def test_each_step_and_minibatch_can_have_initial_weights_of_its_own():
     assert len(seen["supernet"]) == len(set(seen["supernet"])) == 1 + 2
     expected = networks[0] + 3 * networks[1]
     assert len(seen["network"]) == len(set(seen["network"])) == expected
+
+
+def test_a_mask_can_be_scored_on_several_minibatches():
+    def score(apply_fn, variables, batch, masks):
+        return batch.images.sum()
+
+    def run(score_batches):
+        memory = Memory([1.0])
+        proxy = Proxy("sum", score, "running")
+        options = {"num_proposals": 2, "score_batches": score_batches, "batch_size": 4}
+        zero_cost_pt(Chain(layers=2), proxy, DATA, memory=memory, **options)
+        return {(s.proposal, s.step): s.scores[s.edge][0] for s in memory.steps}
+
+    one, three = run(1), run(3)
+    assert len(set(one.values())) == len(one) == 4
+    assert all(three[key] != one[key] for key in one)  # and the first is among them:
+    names = [(1, 0, 0), (1, 0, 0, 1), (1, 0, 0, 2)]
+    rngs = [np.random.default_rng([0, *name]) for name in names]
+    sums = [float(DATA.batch(rng, 4).images.sum()) for rng in rngs]
+    np.testing.assert_allclose(one[0, 0], sums[0], rtol=1e-4)
+    np.testing.assert_allclose(three[0, 0], sum(sums), rtol=1e-4)
+
+
+def test_an_ensemble_searches_by_ranks_and_keeps_its_members_scores():
+    memory = Memory()
+    space = Chain(layers=2, channels=4)
+    proxy = get_proxy("nwot+synflow")
+    found = zero_cost_pt(space, proxy, DATA, num_proposals=3, memory=memory, **SMALL)
+    for step in memory.steps:
+        scores = step.scores[step.edge]
+        assert sum(scores) == 2 * (1 + 2 + 3)  # two proxies rank three candidates
+        assert step.kept == (step.candidates[int(np.argmin(scores))],)
+    assert all(scores.shape == (2, 2) for scores in found.validation.values())
+    assert found.worth[found.genotype] == max(found.worth.values())
+    alone = zero_cost_pt(space, PROXIES["nwot"], DATA, num_proposals=3, **SMALL)
+    for genotype in set(found.validation) & set(alone.validation):
+        np.testing.assert_allclose(
+            found.validation[genotype][:, 0], alone.validation[genotype], rtol=1e-6
+        )

@@ -10,7 +10,7 @@ not part of the traced computation.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -76,6 +76,43 @@ def removals(masks: Masks, decision: Decision) -> Masks:
     return {group: remove(group, weights) for group, weights in masks.items()}
 
 
+def discretisations(masks: Masks, decision: Decision) -> Masks:
+    """The masks with each candidate of a decision as the only one, in turn.
+
+    Args:
+      masks: group to ``[E, O]``.
+      decision: the decision whose O candidates are tried.
+
+    Returns:
+      group to ``[O, E, O]``; in entry ``o`` candidate ``o`` has weight 1.
+    """
+    count = range(len(decision.candidates))
+    alone = [_keep(masks, decision, [index], final=True) for index in count]
+    return {group: np.stack([one[group] for one in alone]) for group in masks}
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """How the candidates of a decision are compared.
+
+    Attributes:
+      name: what is said of a candidate's score: "the score without it".
+      apply: masks and a decision to a mask for each candidate.
+      lowest_stays: whether the candidate with the lowest score stays, or the highest.
+    """
+
+    name: str
+    apply: Callable[[Masks, Decision], Masks]
+    lowest_stays: bool
+
+
+REMOVE = Perturbation("without", removals, lowest_stays=True)
+"""Each candidate is removed; the network can spare least the one that stays."""
+
+DISCRETISE = Perturbation("with only", discretisations, lowest_stays=False)
+"""Each candidate is tried alone; the best of them stays."""
+
+
 def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
     """The masks after a decision.
 
@@ -103,6 +140,13 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
             f"decision {decision.name!r} keeps {decision.keep} of the candidates "
             f"0..{count - 1}, got {list(kept)}"
         )
+    return _keep(masks, decision, kept, final)
+
+
+def _keep(
+    masks: Masks, decision: Decision, kept: Sequence[int], final: bool
+) -> dict[str, np.ndarray]:
+    """Without all candidates but some; those in use have weight one if ``final``."""
     result = {}
     for group, array in masks.items():
         weights = np.asarray(array)

@@ -8,17 +8,20 @@ import jax
 from zcpt_jax.data import Dataset
 from zcpt_jax.genotypes import GenotypeFile, dump_genotype
 from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.operations import OperationScore
 from zcpt_jax.report import ProposalRow, Report, render
 from zcpt_jax.runs import CONFIG, GENOTYPE, REPORT, RunDirectory
 from zcpt_jax.search import SearchResult
 from zcpt_jax.spaces import space_options
 from zcpt_jax.tables import Standing, Table
-from zcpt_jax.types import Space
+from zcpt_jax.types import Proxy, Space
 
 
 def write_outcome(
     run: RunDirectory,
     space: Space,
+    proxy: Proxy,
+    operation_score: OperationScore,
     dataset: Dataset,
     result: SearchResult,
     seconds: Mapping[str, float],
@@ -29,6 +32,8 @@ def write_outcome(
     Args:
       run: the run directory.
       space: the space that was searched.
+      proxy: what it was searched with.
+      operation_score: how.
       dataset: what it was searched on.
       result: what was found.
       seconds: wall time by phase, earlier runs included.
@@ -55,7 +60,9 @@ def write_outcome(
     for genotype in result.proposals:
         key = space.table_key(genotype)
         accuracy = table.standing(key)[0].accuracy if table else None
-        score = float(result.validation[genotype].mean())
+        score = result.worth[genotype]
+        if proxy.combine is None:  # the mean says more than the sum
+            score /= len(result.validation[genotype])
         rows.append(ProposalRow(genotype, score, accuracy))
     config = record.pop("config")
     report = Report(
@@ -75,6 +82,8 @@ def write_outcome(
         standings=standings,
         proposals=rows,
         decisions=run.decisions(),
+        explanation=_explanation(operation_score),
+        dark_is_low=_dark_is_low(operation_score, proxy),
         seconds=seconds,
         config=config,
         environment=record,
@@ -99,13 +108,32 @@ def write_outcome(
 
 
 def _method(config: Mapping[str, Any]) -> str:
-    return "random search" if config["random_proposals"] else "Zero-Cost-PT"
+    names = {"zc-pt": "Zero-Cost-PT", "random": "random search"}
+    return names.get(config["operation_score"], config["operation_score"])
 
 
 def _proposals(config: Mapping[str, Any]) -> str:
-    if config["random_proposals"]:
+    if config["operation_score"] == "random":
         return "random proposals"
     return f"proposals in {config['edge_order']} order"
+
+
+def _explanation(operation_score: OperationScore) -> str:
+    if operation_score.perturbation.lowest_stays:
+        return (
+            "Each number is the score of the supernet without that candidate. The "
+            "darkest is the one it can spare least"
+        )
+    return (
+        "Each number is the score of the supernet with that candidate alone. The "
+        "darkest is the best"
+    )
+
+
+def _dark_is_low(operation_score: OperationScore, proxy: Proxy) -> bool:
+    low = operation_score.perturbation.lowest_stays
+    turned = operation_score.needs == "proxy" and not proxy.higher_is_better
+    return low != turned
 
 
 def _genotype_text(space: Space, dataset: Dataset, result: SearchResult) -> str:

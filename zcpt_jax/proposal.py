@@ -12,15 +12,17 @@ from typing import Protocol
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
+from zcpt_jax.masks import REMOVE, Perturbation
 from zcpt_jax.orders import EdgeOrder
-from zcpt_jax.types import Decision, InputError, Masks, Phase, ScoreError
+from zcpt_jax.types import Combine, Decision, InputError, Masks, Phase, ScoreError
 
 _ORDER_STREAM = 0  # keeps the draws of edges apart from those of minibatches
 
 ScoreStep = Callable[[int, Masks, np.ndarray], np.ndarray]
 """``(step, masks [K, ...], proposal [K]) -> scores [K]``, higher is better.
 
-Every proposal has a minibatch of its own at every step.
+Every proposal has a minibatch of its own at every step. An ensemble of M gives
+``[K, M]``.
 """
 
 Permits = Callable[[Masks], bool]
@@ -38,7 +40,8 @@ class Step:
       edge: name of what was decided, None for a survey.
       kept: names of the candidates that stay.
       candidates: names of all candidates of ``edge``.
-      scores: for each decision that was scored, the score without each candidate.
+      scores: for each decision that was scored, the score without each candidate, or
+        with it alone, as the perturbation is.
     """
 
     proposal: int
@@ -88,13 +91,16 @@ def propose(
     *,
     num_proposals: int,
     seed: int,
+    perturbation: Perturbation = REMOVE,
+    combine: Combine | None = None,
     memory: Memory | None = None,
     permits: Permits | None = None,
 ) -> list[Masks]:
     """Decides every edge of N proposals (Xiang et al. 2023, algorithm 1, stage 1).
 
-    An edge keeps the candidate without which the score is lowest. A proposal depends
-    on the seed and its own index only, not on how many others there are.
+    An edge keeps the candidate without which the score is lowest, or, with another
+    perturbation, the one with which it is highest. A proposal depends on the seed and
+    its own index only, not on how many others there are.
 
     Args:
       masks: the undecided masks.
@@ -103,6 +109,9 @@ def propose(
       order: which decision comes next.
       num_proposals: N.
       seed: of the random order.
+      perturbation: how candidates are compared.
+      combine: how an ensemble's scores of the candidates that a step compares become
+        one score each.
       memory: earlier scores, and where new ones go.
       permits: which masks a decision may lead to; all by default.
 
@@ -113,7 +122,15 @@ def propose(
       ScoreError: if the scores of an edge decide nothing.
       InputError: if ``permits`` leaves an edge no choice.
     """
-    run = _Run(score, order, seed, memory or NoMemory(), permits or (lambda _: True))
+    run = _Run(
+        score,
+        order,
+        seed,
+        perturbation,
+        combine,
+        memory or NoMemory(),
+        permits or (lambda _: True),
+    )
     proposals = [_Proposal(index, masks) for index in range(num_proposals)]
     for phase in phases:
         run.phase(phase, proposals)
@@ -126,10 +143,13 @@ class _Run:
         score: ScoreStep,
         order: EdgeOrder,
         seed: int,
+        perturbation: Perturbation,
+        combine: Combine | None,
         memory: Memory,
         permits: Permits,
     ) -> None:
         self.score, self.order, self.seed = score, order, seed
+        self.perturbation, self.combine = perturbation, combine
         self.memory, self.permits = memory, permits
         self.step = 0
 
@@ -212,11 +232,12 @@ class _Run:
         self, state: _Proposal, decision: Decision, scores: np.ndarray
     ) -> list[int]:
         where = f"proposal {state.index}, minibatch {self.step}"
-        return keep_lowest(
+        return keep_best(
             scores,
             decision,
             where,
             lambda kept: self.permits(mask_algebra.settle(state.masks, decision, kept)),
+            self.perturbation,
         )
 
     def _to_score(self, state: _Proposal, track: int) -> list[int]:
@@ -243,14 +264,24 @@ class _Run:
                 if old is None:
                     missing.append((row, state, decision))
         if missing:
-            stacks = [mask_algebra.removals(s.masks, d) for _, s, d in missing]
+            stacks = [self.perturbation.apply(s.masks, d) for _, s, d in missing]
             counts = [len(d.candidates) for _, _, d in missing]
             owners = np.repeat([s.index for _, s, _ in missing], counts)
             new = self.score(self.step, mask_algebra.stack(stacks), owners)
-            parts = np.split(np.asarray(new, np.float64), np.cumsum(counts)[:-1])
+            new = self._combine(np.asarray(new, np.float64), owners)
+            parts = np.split(new, np.cumsum(counts)[:-1])
             for (row, _, decision), part in zip(missing, parts, strict=True):
                 found[row][decision.name] = part
         return found
+
+    def _combine(self, scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """One score a mask; an ensemble compares what one proposal asks together."""
+        if self.combine is None:
+            return scores
+        combined = np.empty(len(scores))
+        for owner in np.unique(owners):
+            combined[owners == owner] = self.combine(scores[owners == owner])
+        return combined
 
     def _record(
         self,
@@ -271,25 +302,27 @@ class _Run:
         )
 
 
-def keep_lowest(
+def keep_best(
     scores: np.ndarray,
     decision: Decision,
     where: str,
     permits: Callable[[list[int]], bool] = lambda kept: True,
+    perturbation: Perturbation = REMOVE,
 ) -> list[int]:
     """The candidates that stay: those whose removal leaves the lowest scores.
 
-    Where candidates go one by one, all but the one whose removal leaves the highest.
-    NaN is ignored, as ``np.nanargmin`` does, with a warning; ties go to the first.
-    Minus infinity is the lowest score there is: without that candidate the network
-    tells no two images apart.
+    Where each candidate was tried alone instead, those with the highest. Where
+    candidates go one by one, all but the worst. NaN is ignored, as ``np.nanargmin``
+    does, with a warning; ties go to the first. Minus infinity is the lowest score there
+    is: a network that tells no two images apart.
 
     Args:
-      scores: ``[O]``, the score without each candidate, higher is better.
+      scores: ``[O]``, the score of each candidate's mask, higher is better.
       decision: what is decided.
       where: which proposal and step, for messages.
       permits: which choices are allowed; the best that is allowed is taken, where the
-        lowest score counts most.
+        best score counts most.
+      perturbation: what the masks were.
 
     Returns:
       Their indices, ascending.
@@ -309,15 +342,17 @@ def keep_lowest(
     if (scores == np.inf).any():
         names = [name for name, value in listed.items() if value == np.inf]
         raise ScoreError(
-            f"the score without {names[0]} is infinite for {edge}: {listed}"
+            f"the score {perturbation.name} {names[0]} is infinite for {edge}: {listed}"
         )
     if not usable.all():
         names = [c for c, ok in zip(decision.candidates, usable, strict=True) if not ok]
         warnings.warn(
-            f"the score without {', '.join(names)} is NaN for {edge}; ignored",
+            f"the score {perturbation.name} {', '.join(names)} is NaN for {edge}; "
+            "ignored",
             stacklevel=2,
         )
-    order = np.argsort(np.where(usable, scores, np.inf), kind="stable").tolist()
+    worth = -scores if perturbation.lowest_stays else scores
+    order = np.argsort(np.where(usable, -worth, np.inf), kind="stable").tolist()
     for choice in itertools.combinations(order[: usable.sum()], keep):
         if permits(sorted(choice)):
             return sorted(choice)

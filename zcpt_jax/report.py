@@ -22,6 +22,7 @@ code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); }
 .grid { display: grid; gap: 1.2rem;
   grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); }
+.grid > div { overflow-x: auto; min-width: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .22rem .45rem; border-bottom: 1px solid var(--line); }
@@ -46,7 +47,7 @@ class ProposalRow:
 
     Attributes:
       genotype: its genotype.
-      score: mean validation score.
+      score: mean validation score, higher is better; of an ensemble, its standing.
       accuracy: percent by the table's first column, None without a table.
     """
 
@@ -69,6 +70,8 @@ class Report:
       standings: its standing in a table, if there is one.
       proposals: all N proposals, in order.
       decisions: the lines of the run's decisions file.
+      explanation: what the numbers of a decision are.
+      dark_is_low: whether the lowest of them is drawn darkest, or the highest.
       seconds: wall time by phase.
       config: name and value of each setting.
       environment: versions, command.
@@ -83,6 +86,8 @@ class Report:
     standings: Sequence[Standing]
     proposals: Sequence[ProposalRow]
     decisions: Sequence[Mapping[str, Any]]
+    explanation: str
+    dark_is_low: bool
     seconds: Mapping[str, float]
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -111,10 +116,9 @@ def render(report: Report) -> str:
         "<h2>Proposals and their validation</h2>",
         _proposals(report),
         "<h2>Decisions, in the order they were taken</h2>",
-        "<p class=lead>Each number is the score of the supernet without that candidate."
-        " The darkest is the one it can spare least; the one that stays is framed. "
+        f"<p class=lead>{_text(report.explanation)}; the one that stays is framed. "
         "Colours compare within a row.</p>",
-        f"<div class=grid>{_decisions(report.decisions)}</div>",
+        f"<div class=grid>{_decisions(report.decisions, report.dark_is_low)}</div>",
         "<h2>Wall time</h2>",
         _wall_time(report.seconds),
         _details("Settings", report.config),
@@ -150,22 +154,26 @@ def _proposals(report: Report) -> str:
     )
 
 
-def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
+def _decisions(decisions: Sequence[Mapping[str, Any]], dark_is_low: bool) -> str:
     by_proposal: dict[int, list[Mapping[str, Any]]] = {}
     for line in decisions:
         if line["edge"] is not None:
             by_proposal.setdefault(line["proposal"], []).append(line)
-    return "".join(_heat_map(n, by_proposal[n]) for n in sorted(by_proposal))
+    return "".join(
+        _heat_map(n, by_proposal[n], dark_is_low) for n in sorted(by_proposal)
+    )
 
 
-def _heat_map(proposal: int, lines: Sequence[Mapping[str, Any]]) -> str:
+def _heat_map(
+    proposal: int, lines: Sequence[Mapping[str, Any]], dark_is_low: bool
+) -> str:
     parts, header = [], None
     for line in lines:
         if line["candidates"] != header:
             header = line["candidates"]
             names = "".join(f"<th>{_text(name)}</th>" for name in header)
             parts.append(f"<tr><th>edge</th>{names}</tr>")
-        parts.append(_heat_row(line))
+        parts.append(_heat_row(line, dark_is_low))
     table = f"<table class=heat>{''.join(parts)}</table>"
     return f"<div><b>Proposal {proposal}</b>{table}</div>"
 
@@ -177,14 +185,15 @@ def _share(value: float, low: float, high: float, alike: float) -> float:
     return (value - low) / (high - low) if high > low else alike
 
 
-def _heat_row(line: Mapping[str, Any]) -> str:
+def _heat_row(line: Mapping[str, Any], dark_is_low: bool) -> str:
     scores = line["scores"][line["edge"]]
     finite = [s for s in scores if math.isfinite(s)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     cells = []
     for name, score in zip(line["candidates"], scores, strict=True):
-        spared = _share(score, low, high, alike=0.0)
-        alpha = 0.75 * (1 - spared) if math.isfinite(spared) else 0.0
+        share = _share(score, low, high, alike=0.0 if dark_is_low else 1.0)
+        dark = 1 - share if dark_is_low else share
+        alpha = 0.75 * dark if math.isfinite(dark) else 0.0
         kept = " class=kept" if name in line["kept"] else ""
         cells.append(
             f'<td{kept} style="background:rgba(42,157,143,{alpha:.2f})">'

@@ -6,8 +6,6 @@ killed at, the files hold complete lines and the next run goes on from them.
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from zcpt_jax.files import (
+    CONFIG,
+    make_folder,
+    read_json,
+    settle_config,
+    write_atomically,
+)
 from zcpt_jax.proposal import Step
 from zcpt_jax.types import InputError
 
-CONFIG, DECISIONS, VALIDATION = "config.json", "decisions.jsonl", "validation.jsonl"
+DECISIONS, VALIDATION = "decisions.jsonl", "validation.jsonl"
 GENOTYPE, TIMINGS, REPORT = "genotype.json", "timings.json", "report.html"
 
 _STEP_FIELDS = {"proposal", "step", "phase", "edge", "kept", "candidates", "scores"}
@@ -56,10 +61,10 @@ class RunDirectory:
             configuration, or holds damaged files.
         """
         self.path = Path(path)
-        self._make_folder()
+        make_folder(self.path)
         if overwrite:
             self._remove_results()
-        self._settle_config(dict(config), dict(environment or {}), repair)
+        settle_config(self.path, config, environment or {}, DECISIONS, repair)
         self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
         self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
         self._scores = {
@@ -68,7 +73,7 @@ class RunDirectory:
             for edge, scores in line["scores"].items()
         }
         self._validated = {
-            (line["genotype"], line["start"]): [float(v) for v in line["scores"]]
+            (line["genotype"], line["start"]): _floats(line["scores"])
             for line in self._validation
         }
 
@@ -95,7 +100,7 @@ class RunDirectory:
         keys = ((step.proposal, step.step, edge) for edge in step.scores)
         return all(key in self._scores for key in keys)
 
-    def recall_validation(self, genotype: str, start: int) -> list[float] | None:
+    def recall_validation(self, genotype: str, start: int) -> list[Any] | None:
         """Validation scores of an earlier run, or None."""
         return self._validated.get((genotype, start))
 
@@ -123,19 +128,7 @@ class RunDirectory:
         Raises:
           InputError: if it is damaged.
         """
-        file = self.path / name
-        if not file.exists():
-            return None
-        try:
-            return json.loads(file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if repair:
-                file.replace(file.with_suffix(".damaged"))
-                return None
-            raise InputError(
-                f"{file} is damaged ({error}); run again with the same flags and "
-                "--repair: the scores made so far are kept in the other files"
-            ) from error
+        return read_json(self.path / name, repair)
 
     def write(self, name: str, text: str) -> None:
         """Writes a file of the folder in one go.
@@ -145,47 +138,9 @@ class RunDirectory:
         """
         write_atomically(self.path / name, text)
 
-    def _make_folder(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot create the output directory {self.path}: {error.strerror}; "
-                "choose another with --output_dir"
-            ) from error
-
     def _remove_results(self) -> None:
         for name in (REPORT, GENOTYPE, TIMINGS, VALIDATION, DECISIONS, CONFIG):
             (self.path / name).unlink(missing_ok=True)
-
-    def _settle_config(
-        self, config: dict[str, Any], environment: dict[str, Any], repair: bool
-    ) -> None:
-        old = self.read_json(CONFIG, repair)
-        config = json.loads(json.dumps(config))
-        if old is None:
-            if (self.path / DECISIONS).exists() and not repair:
-                raise InputError(
-                    f"{self.path} holds {DECISIONS} and no {CONFIG}; run again with "
-                    "--repair if the flags are the same, use another --output_dir, or "
-                    "--overwrite to start anew"
-                )
-            record = {"config": config, **environment}
-            self.write(CONFIG, json.dumps(record, indent=2) + "\n")
-            return
-        before = old.get("config") if isinstance(old, dict) else None
-        if not isinstance(before, dict):
-            raise InputError(f"{self.path / CONFIG} has no entry 'config'")
-        changed = [
-            f"{key}: {before.get(key)!r} there, {config.get(key)!r} now"
-            for key in sorted({*before, *config})
-            if before.get(key) != config.get(key)
-        ]
-        if changed:
-            raise InputError(
-                f"{self.path} was made with other settings ({'; '.join(changed)}); use "
-                "another --output_dir, or --overwrite to start anew"
-            )
 
     def _read(self, name: str, fields: set[str], repair: bool) -> list[dict[str, Any]]:
         file = self.path / name
@@ -213,36 +168,18 @@ class RunDirectory:
         self.write(name, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file under another name and renames it into place.
-
-    Raises:
-      InputError: if that fails; what was there before is still there.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; what was written before is still "
-            "there, run again once there is room or permission"
-        ) from error
+def _plain(values: Any) -> Any:
+    """Numbers, or lists of them, for JSON, which has no name for NaN and infinities."""
+    if isinstance(values, Sequence | np.ndarray):
+        return [_plain(value) for value in values]
+    return float(values) if math.isfinite(values) else str(float(values))
 
 
-def _plain(values: Sequence[float] | np.ndarray) -> list[float | str]:
-    """Numbers for JSON, which has no name for NaN and infinities."""
-    floats = [float(value) for value in values]
-    return [value if math.isfinite(value) else str(value) for value in floats]
+def _floats(values: Any) -> Any:
+    """The inverse of :func:`_plain`."""
+    if isinstance(values, list):
+        return [_floats(value) for value in values]
+    return float(values)
 
 
 def _problem(line: str, fields: set[str]) -> str | None:
@@ -253,7 +190,7 @@ def _problem(line: str, fields: set[str]) -> str | None:
         scores = record["scores"]
         rows = scores if isinstance(scores, dict) else {None: scores}
         for row in rows.values():
-            [float(value) for value in row]
+            _floats(list(row))
         edge = record.get("edge")
         if edge is not None and len(rows[edge]) != len(record["candidates"]):
             return f"{edge} needs a score for each of {record['candidates']}"

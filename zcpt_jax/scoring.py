@@ -95,7 +95,7 @@ class Scorer:
             score one network on K batches.
 
         Returns:
-          float32 ``[K]``, on the host.
+          float32 ``[K]``, on the host; ``[K, M]`` if ``score_fn`` gives M numbers.
 
         Raises:
           InputError: if the leaves of ``masks`` differ in K or K is zero.
@@ -107,7 +107,7 @@ class Scorer:
         batches = jax.tree.map(jnp.asarray, batches)
         if self.chunk_size is None:
             self.chunk_size = default_chunk(count)
-        scores = np.empty(count, np.float32)
+        scores: list[np.ndarray] = []
         done = 0
         while done < count:
             rows = np.minimum(np.arange(done, done + self.chunk_size), count - 1)
@@ -118,11 +118,10 @@ class Scorer:
             except jax.errors.JaxRuntimeError as error:
                 self._halve(error)
                 continue
-            part = part[: count - done]
-            scores[done : done + len(part)] = part
-            done += len(part)
+            scores.append(part[: count - done])
+            done += len(scores[-1])
             self.on_chunk(done / count)
-        return scores
+        return np.concatenate(scores)
 
     def _run(self, *args: Any) -> jax.Array:
         """Runs the function compiled for these shapes, compiling it if it is new."""
@@ -170,7 +169,7 @@ def score_masks(
       chunk_size: masks a call.
 
     Returns:
-      float32 ``[K]``.
+      float32 ``[K]``, or ``[K, M]`` if ``score_fn`` gives M numbers.
     """
     return Scorer(score_fn, apply_fn, chunk_size=chunk_size)(variables, batch, masks)
 

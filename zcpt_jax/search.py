@@ -6,43 +6,33 @@ Xiang et al., Zero-Cost Operation Scoring in Differentiable Architecture Search,
 """
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax.budgets import Budget, all_decisions
 from zcpt_jax.data import Dataset
+from zcpt_jax.evaluator import Evaluator, Initialisations
+from zcpt_jax.operations import (
+    OPERATION_SCORES,
+    Accuracies,
+    OperationScore,
+    Setting,
+    Trained,
+)
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
-from zcpt_jax.scoring import Scorer, default_chunk
 from zcpt_jax.stopwatch import Stopwatch
-from zcpt_jax.types import (
-    Batch,
-    InputError,
-    Masks,
-    Proxy,
-    ScoreError,
-    Space,
-    Variables,
-)
+from zcpt_jax.types import InputError, Proxy, ScoreError, Space, Variables
 from zcpt_jax.validation import (
-    BLOCK,
     NoValidationMemory,
     ValidationMemory,
     best_genotype,
+    total_scores,
     validate,
 )
-
-# Streams of minibatches; the order of edges draws from stream 0.
-_PROPOSAL_STREAM = 1
-_VALIDATION_STREAM = 2
-_RANDOM_STREAM = 3  # of proposals drawn at random
 
 Progress = Callable[[str, float, int, str], None]
 """``(stage, done, total, note)``, called after every chunk of masks and every step."""
@@ -63,16 +53,18 @@ class SearchResult:
     Attributes:
       genotype: the best proposal.
       proposals: genotypes of all N proposals.
-      validation: distinct genotype to its V scores, as the proxy gives them.
+      validation: distinct genotype to its V scores ``[V]``, as the proxy gives them;
+        an ensemble of M gives ``[V, M]``.
+      worth: distinct genotype to what decided: the sum of its validation scores, higher
+        being better; of an ensemble, how it stands among them.
       seconds: wall time by phase: data, initialisation, compile, proposal, validation.
-      chunk_size: masks that were scored in one call.
     """
 
     genotype: str
     proposals: tuple[str, ...]
     validation: dict[str, np.ndarray]
+    worth: dict[str, float]
     seconds: dict[str, float]
-    chunk_size: int | None
 
 
 def zero_cost_pt(
@@ -85,8 +77,11 @@ def zero_cost_pt(
     num_validation_batches: int = 100,
     batch_size: int = 64,
     seed: int = 0,
-    random_proposals: bool = False,
-    initialisations: Literal["one", "each"] = "one",
+    operation_score: OperationScore = OPERATION_SCORES["zc-pt"],
+    initialisations: Initialisations = "one",
+    score_batches: int = 1,
+    trained: Trained | None = None,
+    accuracies: Accuracies | None = None,
     budgets: Sequence[Budget] = (),
     chunk_size: int | None = None,
     memory: RunMemory | None = None,
@@ -108,11 +103,15 @@ def zero_cost_pt(
       num_validation_batches: V of the paper.
       batch_size: images of a minibatch.
       seed: from 0 to 2**32 - 1.
-      random_proposals: whether decisions are drawn at random instead of scored: the
-        random search that Zero-Cost-PT is compared with, validation included.
+      operation_score: what decides between candidates: ``zc-pt`` is the paper's,
+        ``random`` the random search it is compared with, validation included.
       initialisations: ``one`` as published: a supernet, and each proposal's network,
         have the same initial weights throughout. ``each`` draws new ones at each step
         and for each validation minibatch, so that one draw does not decide for all.
+      score_batches: minibatches over which the score of a mask is summed; one as
+        published.
+      trained: a trained supernet, for the operation scores that need one.
+      accuracies: of the space's networks, for those that need them.
       budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
       chunk_size: masks scored in one call; by default what suits the device.
       memory: where scores are kept and recalled from, to resume.
@@ -130,6 +129,7 @@ def zero_cost_pt(
         ("num_proposals", num_proposals),
         ("num_validation_batches", num_validation_batches),
         ("batch_size", batch_size),
+        ("score_batches", score_batches),
     ):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
@@ -137,52 +137,72 @@ def zero_cost_pt(
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
     dataset.check_batch_size(batch_size)
     order = get_order(edge_order)
-    run = _Search(
-        space,
-        proxy,
-        dataset,
-        num_proposals=num_proposals,
-        batch_size=batch_size,
-        seed=seed,
-        initialisations=initialisations,
-        chunk_size=chunk_size,
-        stopwatch=stopwatch or Stopwatch(),
-    )
+    watch = stopwatch or Stopwatch()
     memory = memory or NoRunMemory()
     report = progress or (lambda stage, done, total, note: None)
-    total = num_proposals * sum(
-        len(d.candidates) - d.keep if d.one_by_one else 1 for d in all_decisions(space)
+    rates = operation_score.needs == "proxy"
+    telling = _Telling(
+        memory,
+        report,
+        num_proposals * _decisions_of(space),
+        proxy if rates and proxy.combine is None else None,
     )
-    telling = _Telling(memory, report, total, run.sign)
-    run.scorer.on_chunk = telling.tell_share
-    report("proposal", 0, total, telling.note)
+
+    def evaluate(which: Proxy, variables: Variables | None) -> Evaluator:
+        return Evaluator(
+            space,
+            which,
+            dataset,
+            batch_size=batch_size,
+            seed=seed,
+            together=num_proposals,
+            initialisations=initialisations,
+            score_batches=score_batches,
+            variables=variables,
+            chunk_size=chunk_size,
+            stopwatch=watch,
+            on_chunk=telling.tell_share,
+        )
+
+    setting = Setting(space, seed, evaluate, proxy, trained, accuracies)
+    scores = operation_score.scores(setting)
+    report("proposal", 0, telling.total, telling.note)
     try:
-        with run.stopwatch.measure("proposal"):
+        with watch.measure("proposal"):
             masks = propose(
-                space.init_masks(),
+                setting.start(),
                 space.phases(),
-                run.draw_scores if random_proposals else run.score_masks,
+                scores,
                 order,
                 num_proposals=num_proposals,
                 seed=seed,
+                perturbation=operation_score.perturbation,
+                combine=proxy.combine if rates else None,
                 memory=telling,
                 permits=lambda masks: all(b.permits(masks) for b in budgets),
             )
         proposals = tuple(space.genotype(mask) for mask in masks)
-        with run.stopwatch.measure("validation"):
+        networks = evaluate(proxy, None)
+        with watch.measure("validation"):
             validation = _validate(
-                run, proposals, num_validation_batches, memory, report
+                networks, proposals, num_validation_batches, memory, report
             )
-        best = best_genotype({g: run.sign * v for g, v in validation.items()})
+        worth = total_scores(validation, proxy)
+        best = best_genotype(worth)
     except ScoreError as error:
         raise ScoreError(f"proxy {proxy.name}: {error}") from error
-    return SearchResult(
-        best, proposals, validation, run.stopwatch.seconds(), run.scorer.chunk_size
+    return SearchResult(best, proposals, validation, worth, watch.seconds())
+
+
+def _decisions_of(space: Space) -> int:
+    """Decisions of one proposal, rounds of candidates that go one by one included."""
+    return sum(
+        len(d.candidates) - d.keep if d.one_by_one else 1 for d in all_decisions(space)
     )
 
 
 def _validate(
-    run: "_Search",
+    networks: Evaluator,
     proposals: Sequence[str],
     num_batches: int,
     memory: ValidationMemory,
@@ -194,7 +214,7 @@ def _validate(
     def score(genotype: str, start: int, stop: int) -> np.ndarray:
         before = start * len(distinct) + distinct.index(genotype) * (stop - start)
         report("validation", before, total, genotype)
-        return run.score_network(genotype, start, stop)
+        return networks.score_network(genotype, start, stop)
 
     scores = validate(proposals, score, num_batches=num_batches, memory=memory)
     report("validation", total, total, "done")
@@ -205,9 +225,11 @@ class _Telling:
     """Turns signs between search and memory, and tells of each decision."""
 
     def __init__(
-        self, memory: Memory, report: Progress, total: int, sign: float
+        self, memory: Memory, report: Progress, total: int, proxy: Proxy | None
     ) -> None:
-        self.memory, self.report, self.total, self.sign = memory, report, total, sign
+        self.memory, self.report, self.total = memory, report, total
+        # Memory holds a proxy's scores as it gives them.
+        self.sign = 1.0 if proxy is None or proxy.higher_is_better else -1.0
         self.done, self.last, self.note = 0, 0, "compiling"
 
     def tell_share(self, share: float) -> None:
@@ -239,131 +261,3 @@ def _describe(step: Step) -> str:
         return f"{step.phase}: survey"
     listed = " ".join(f"{value:.6g}" for value in step.scores[step.edge])
     return f"{step.edge} keeps {', '.join(step.kept)} | {listed}"
-
-
-class _Network(NamedTuple):
-    module: nn.Module
-    key: jax.Array
-    scorer: Scorer
-    variables: Variables | None  # None where each minibatch has its own
-
-
-class _Search:
-    """The supernet, its scorer, and the minibatches of one search."""
-
-    def __init__(
-        self,
-        space: Space,
-        proxy: Proxy,
-        dataset: Dataset,
-        *,
-        num_proposals: int,
-        batch_size: int,
-        seed: int,
-        initialisations: Literal["one", "each"],
-        chunk_size: int | None,
-        stopwatch: Stopwatch,
-    ) -> None:
-        self.space, self.proxy, self.dataset = space, proxy, dataset
-        self.batch_size, self.seed, self.stopwatch = batch_size, seed, stopwatch
-        self.sign = 1.0 if proxy.higher_is_better else -1.0
-        self.chunk_size, self.each = chunk_size, initialisations == "each"
-        self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
-        self.supernet = space.supernet(dataset.num_classes)
-        # The masks of one decision of every proposal: what most calls ask for.
-        step = num_proposals * max(len(d.candidates) for d in all_decisions(space))
-        chunk = chunk_size or default_chunk(step, proxy.weight_gradients)
-        self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk)
-        self.variables: tuple[int, Variables] | None = None
-        self.networks: dict[str, _Network] = {}
-        self.block: tuple[int, Batch] | None = None
-
-    def score_masks(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
-        """Scores masks ``[K]``, each on the minibatch of its proposal at this step."""
-        draw = step if self.each else 0
-        if self.variables is None or self.variables[0] != draw:
-            key = self.supernet_key
-            if self.each:
-                key = jax.random.fold_in(key, draw)
-            self.variables = (draw, self._init(self.supernet, key))
-        distinct, which = np.unique(owners, return_inverse=True)
-        batches = self._batches([(_PROPOSAL_STREAM, int(p), step) for p in distinct])
-        scores = self._timed(self.scorer, self.variables[1], batches, masks, which)
-        return self.sign * scores
-
-    def draw_scores(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
-        """Random numbers in place of scores, from the seed and what is asked."""
-        drawn = np.empty(len(owners))
-        for proposal in np.unique(owners):
-            rows = owners == proposal
-            asked = [np.asarray(masks[g])[rows].tobytes() for g in sorted(masks)]
-            entropy = [self.seed, _RANDOM_STREAM, int(proposal), step]
-            entropy.append(zlib.crc32(b"".join(asked)))  # tracks share a step
-            drawn[rows] = np.random.default_rng(entropy).random(rows.sum())
-        return drawn
-
-    def score_network(self, genotype: str, start: int, stop: int) -> np.ndarray:
-        """Scores the network of a genotype on validation minibatches."""
-        if genotype not in self.networks:
-            module = self.space.network(genotype, self.dataset.num_classes)
-            key = jax.random.fold_in(self.network_key, zlib.crc32(genotype.encode()))
-            together = 1 if self.each else stop - start
-            chunk = self.chunk_size or default_chunk(
-                together, self.proxy.weight_gradients
-            )
-            scorer = Scorer(
-                self.proxy.score,
-                lambda v, x, _, **rngs: module.apply(v, x, **rngs),
-                chunk_size=min(chunk, together),
-            )
-            variables = None if self.each else self._init(module, key)
-            self.networks[genotype] = _Network(module, key, scorer, variables)
-        if self.block is None or self.block[0] != start:
-            names = [(_VALIDATION_STREAM, index) for index in range(start, stop)]
-            if start:  # a short last block takes the shape that is compiled already
-                names += names[:1] * (BLOCK - len(names))
-            self.block = (start, self._batches(names))
-        network, batches = self.networks[genotype], self.block[1]
-        if network.variables is None:
-            parts = []
-            for row in range(stop - start):
-                key = jax.random.fold_in(network.key, start + row)
-                fresh = self._init(network.module, key)
-                one = np.array([row])
-                parts.append(self._timed(network.scorer, fresh, batches, {}, one))
-            return np.concatenate(parts)
-        # A data-free score is the same on every minibatch.
-        rows = np.arange(1 if self.proxy.data_free else stop - start)
-        scores = self._timed(network.scorer, network.variables, batches, {}, rows)
-        return np.resize(scores, stop - start)
-
-    def _init(self, module: nn.Module, key: jax.Array) -> Variables:
-        with self.stopwatch.measure("initialisation"):
-            return self.space.init_variables(module, key, self.dataset.image_shape)
-
-    def _batches(self, names: Sequence[tuple[int, ...]]) -> Batch:
-        """Stacked minibatches ``[M, B, ...]``, each from the seed and its name."""
-        rngs = [np.random.default_rng([self.seed, *name]) for name in names]
-        if self.proxy.data_free:
-            shape = (len(names), 1, *self.dataset.image_shape)
-            images, labels = np.zeros(shape, np.float32), np.zeros(shape[:2], np.int32)
-        else:
-            with self.stopwatch.measure("data"):
-                drawn = [self.dataset.batch(r, self.batch_size) for r in rngs]
-                images = np.stack([batch.images for batch in drawn])
-                labels = np.stack([batch.labels for batch in drawn])
-        keys = np.stack([r.integers(2**32, size=2, dtype=np.uint32) for r in rngs])
-        return Batch(images, labels, jax.random.wrap_key_data(jnp.asarray(keys)))
-
-    def _timed(
-        self,
-        scorer: Scorer,
-        variables: Variables,
-        batches: Batch,
-        masks: Masks,
-        which: np.ndarray,
-    ) -> np.ndarray:
-        before = scorer.compile_seconds
-        scores = scorer(variables, batches, masks, which)
-        self.stopwatch.add("compile", scorer.compile_seconds - before)
-        return scores

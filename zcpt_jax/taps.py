@@ -24,6 +24,7 @@ Path = tuple[str, ...]
 ReluTap = Callable[[jax.Array, Any, Any], None]
 CutTap = Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]]
 LayerTap = Callable[[Path, jax.Array], jax.Array]
+StateTap = Callable[[jax.Array], jax.Array]
 
 
 class ReLU(nn.Module):
@@ -58,14 +59,32 @@ class ReLU(nn.Module):
 class CutPoint(nn.Module):
     """Marks states through which the whole network passes, such as a cell's inputs.
 
-    Proxies whose values grow beyond float32 rescale there. What follows has to be
-    homogeneous once BatchNorm is skipped: no bias before the last linear layer.
+    The newest of them is the output of a block: of the stem, or of a cell. Proxies
+    whose values grow beyond float32 rescale the states; what follows has to be
+    homogeneous for that once BatchNorm is skipped: no bias before the last linear
+    layer, no ReLU6.
+
+    Attributes:
+      newest: which of the states was computed last.
+      homogeneous: whether states may be rescaled here.
     """
+
+    newest: int = 0
+    homogeneous: bool = True
 
     @nn.compact
     def __call__(self, *states: jax.Array) -> tuple[jax.Array, ...]:
         """Returns the states unchanged, as a tuple."""
         return states
+
+
+class GlobalAverage(nn.Module):
+    """The average over positions before the classifier; marks the last feature map."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, C]``."""
+        return x.mean(axis=(1, 2))
 
 
 def forward(
@@ -78,6 +97,8 @@ def forward(
     on_relu: ReluTap | None = None,
     on_layer: LayerTap | None = None,
     on_cut: CutTap | None = None,
+    on_block: StateTap | None = None,
+    on_features: StateTap | None = None,
 ) -> jax.Array:
     """Runs a network with BatchNorm in a given mode and taps in place.
 
@@ -92,8 +113,12 @@ def forward(
       on_layer: called with the path and the output of every layer (a module that owns
         a parameter named ``kernel``, or each slice of one that owns ``kernels``); what
         it returns replaces the output.
-      on_cut: called with the states of every :class:`CutPoint`; what it returns
-        replaces them.
+      on_cut: called with the states of every homogeneous :class:`CutPoint`; what it
+        returns replaces them.
+      on_block: called with the newest state of every :class:`CutPoint`; what it returns
+        replaces that state.
+      on_features: called with the input of :class:`GlobalAverage`, the last feature
+        map; what it returns replaces it.
 
     Returns:
       The logits ``[B, classes]``.
@@ -110,11 +135,13 @@ def forward(
             return next_fun(*args, **kwargs)
         if isinstance(module, nn.BatchNorm):
             return _batch_norm(module, args[0] if args else kwargs["x"], norm)
+        if on_features is not None and isinstance(module, GlobalAverage):
+            return next_fun(on_features(args[0]))
         if on_relu is not None and isinstance(module, ReLU):
             _read_relu(on_relu, *args, **kwargs)
         out = next_fun(*args, **kwargs)
-        if on_cut is not None and isinstance(module, CutPoint):
-            return on_cut(out)
+        if isinstance(module, CutPoint):
+            return _cut(module, out, on_cut, on_block)
         if on_layer is not None and module.has_variable("params", "kernel"):
             out = on_layer(module.path, out)
         if on_layer is not None and module.has_variable("params", "kernels"):
@@ -124,6 +151,21 @@ def forward(
 
     with nn.intercept_methods(intercept):
         return apply_fn(variables, images, masks)
+
+
+def _cut(
+    point: CutPoint,
+    states: tuple[jax.Array, ...],
+    on_cut: CutTap | None,
+    on_block: StateTap | None,
+) -> tuple[jax.Array, ...]:
+    if on_cut is not None and point.homogeneous:
+        states = on_cut(states)
+    if on_block is not None:
+        kept = list(states)
+        kept[point.newest] = on_block(kept[point.newest])
+        states = tuple(kept)
+    return states
 
 
 def _read_relu(tap: ReluTap, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> None:

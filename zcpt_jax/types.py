@@ -5,8 +5,8 @@ channels, ``E`` edges of a mask group, ``O`` candidate operations of an edge, ``
 masks that are scored together.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -24,6 +24,9 @@ Masks = Mapping[str, Array]
 Norm = Literal["running", "batch", "identity"]
 """How BatchNorm acts while scoring: with the stored statistics, with those of the
 minibatch, or not at all."""
+
+Combine = Callable[[np.ndarray], np.ndarray]
+"""Scores ``[n, M]`` of M proxies, higher is better for each, to one score ``[n]``."""
 
 
 NOISE = "noise"
@@ -68,7 +71,7 @@ class ScoreFn(Protocol):
     def __call__(
         self, apply_fn: ApplyFn, variables: Any, batch: Batch, masks: Any, /
     ) -> jax.Array:
-        """Returns one scalar for one mask."""
+        """Returns one scalar for one mask (an ensemble: one number a member)."""
         ...
 
 
@@ -79,26 +82,58 @@ class Proxy:
     Attributes:
       name: what flags and reports call it.
       score: the function; it can be used on its own.
-      norm: how BatchNorm acts while scoring.
+      norm: how BatchNorm acts while scoring; ``mixed`` if the members of an ensemble
+        differ.
       needs_labels: whether the labels of the batch enter the score.
       data_free: whether the score is independent of the images' values.
+      draws: whether it draws random numbers, from the key of the batch.
       weight_gradients: whether it differentiates with respect to weights. Under vmap
         these gradients become grouped convolutions, which are slow on CPU.
       higher_is_better: whether a better network has the higher score; where it has
         the lower one, the search turns the sign.
       range: the values a healthy network can give, in words.
       reference: paper and equation.
+      members: of an ensemble; its ``score`` gives one number for each of them.
+      combine: how an ensemble makes one score of those, given networks to compare.
     """
 
     name: str
     score: ScoreFn
-    norm: Norm
+    norm: Norm | Literal["mixed"]
+    _: KW_ONLY
     needs_labels: bool = False
     data_free: bool = False
+    draws: bool = False
     weight_gradients: bool = False
     range: str = "any"
     reference: str = ""
     higher_is_better: bool = True
+    members: tuple["Proxy", ...] = ()
+    combine: Combine | None = None
+
+    def signed(self, scores: Array) -> np.ndarray:
+        """Scores turned so that higher is better.
+
+        Args:
+          scores: of n networks, ``[n]``, or ``[n, M]`` of an ensemble of M.
+
+        Returns:
+          float64 of the same shape.
+        """
+        members = self.members or (self,)
+        signs = np.array([1.0 if one.higher_is_better else -1.0 for one in members])
+        return np.asarray(scores, np.float64) * signs
+
+    def compare(self, signed: np.ndarray) -> np.ndarray:
+        """One number a network: ``signed`` as it is, or an ensemble's combination.
+
+        Args:
+          signed: what :meth:`signed` gives, of the n networks that are compared.
+
+        Returns:
+          float64 ``[n]``; of an ensemble it says how networks stand among these n.
+        """
+        return signed if self.combine is None else self.combine(signed)
 
 
 @dataclass(frozen=True)

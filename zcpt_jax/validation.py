@@ -1,23 +1,23 @@
 """Stage 2 of the search: the proposals' networks, scored on the same minibatches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from zcpt_jax.types import ScoreError
+from zcpt_jax.types import Proxy, ScoreError
 
 BLOCK = 10
 """Minibatches in memory at once: 100 of ImageNet's size would be 4 GB."""
 
 ScoreBlock = Callable[[str, int, int], np.ndarray]
-"""``(genotype, start, stop) -> scores [stop - start]``, higher is better."""
+"""``(genotype, start, stop) -> scores [stop - start]``, or ``[stop - start, M]``."""
 
 
 class ValidationMemory(Protocol):
     """Where validation scores are kept, so that an interrupted search goes on."""
 
-    def recall_validation(self, genotype: str, start: int) -> Sequence[float] | None:
+    def recall_validation(self, genotype: str, start: int) -> Sequence[Any] | None:
         """Scores of minibatches ``start``, ... of an earlier run, or None."""
         ...
 
@@ -53,7 +53,8 @@ def validate(
       memory: earlier scores, and where new ones go.
 
     Returns:
-      distinct genotype, in order of appearance, to its scores ``[V]``.
+      distinct genotype, in order of appearance, to its scores ``[V]``, or ``[V, M]``
+      of an ensemble.
     """
     memory = memory or NoValidationMemory()
     distinct = list(dict.fromkeys(genotypes))
@@ -70,25 +71,47 @@ def validate(
     return {genotype: np.concatenate(parts) for genotype, parts in blocks.items()}
 
 
-def best_genotype(scores: Mapping[str, np.ndarray]) -> str:
-    """The genotype with the highest sum of scores.
+def total_scores(scores: Mapping[str, np.ndarray], proxy: Proxy) -> dict[str, float]:
+    """What each genotype is worth: the sum of its scores, higher being better.
+
+    The scores of an ensemble are summed member by member, and then combined.
+
+    Args:
+      scores: genotype to ``[V]``, or ``[V, M]`` of an ensemble of M.
+      proxy: whose scores they are.
+
+    Returns:
+      genotype to one number.
+
+    Raises:
+      ScoreError: if a score is infinitely good.
+    """
+    totals = []
+    for genotype, values in scores.items():
+        signed = proxy.signed(values)
+        best = (signed == np.inf).reshape(len(signed), -1).any(axis=1)
+        if best.any():
+            raise ScoreError(
+                f"the validation score of {genotype} on minibatch "
+                f"{int(best.argmax())} is infinite"
+            )
+        totals.append(signed.sum(axis=0))
+    worth = proxy.compare(np.array(totals))
+    return dict(zip(scores, worth.tolist(), strict=True))
+
+
+def best_genotype(worth: Mapping[str, float]) -> str:
+    """The genotype that is worth most.
 
     NaN and minus infinity are passed over, ties go to the first.
 
     Args:
-      scores: genotype to ``[V]``.
+      worth: genotype to what it is worth.
 
     Raises:
-      ScoreError: if a score is plus infinity, or no sum is a finite number.
+      ScoreError: if none is worth a finite number.
     """
-    totals = {genotype: float(np.sum(values)) for genotype, values in scores.items()}
-    for genotype, values in scores.items():
-        if (values == np.inf).any():
-            batch = int(np.flatnonzero(values == np.inf)[0])
-            raise ScoreError(
-                f"the validation score of {genotype} on minibatch {batch} is infinite"
-            )
-    finite = {g: value for g, value in totals.items() if np.isfinite(value)}
+    finite = {g: value for g, value in worth.items() if np.isfinite(value)}
     if not finite:
-        raise ScoreError(f"no proposal has a finite validation score: {totals}")
+        raise ScoreError(f"no proposal has a finite validation score: {dict(worth)}")
     return max(finite, key=lambda genotype: finite[genotype])

@@ -12,7 +12,11 @@ KNOWN = ("digits", *TFDS, "folder:PATH", "npz:FILE")
 
 
 def load_dataset(
-    name: str, data_dir: str | None = None, image_size: int | None = None
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    *,
+    whole: bool = False,
 ) -> Dataset:
     """The dataset of that name.
 
@@ -21,6 +25,8 @@ def load_dataset(
       data_dir: where TFDS keeps its datasets; not used by the others.
       image_size: height and width; by default the dataset's own (32 for folders,
         archives and digits).
+      whole: all training images, also of TFDS datasets of which searches, as
+        published, see the first half.
 
     Raises:
       InputError: if the name is unknown, or the dataset is missing or damaged.
@@ -28,7 +34,7 @@ def load_dataset(
     if image_size is not None and image_size < 8:
         raise InputError(f"image_size must be at least 8, got {image_size}")
     if name in TFDS:
-        return load_tfds(name, data_dir, image_size)
+        return load_tfds(name, data_dir, image_size, whole)
     size = image_size or _DEFAULT_SIZE
     if name == "digits":
         return load_digits(size)

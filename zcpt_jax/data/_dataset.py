@@ -1,5 +1,6 @@
 """A dataset as the search sees it: minibatches drawn by an explicit generator."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,8 @@ from zcpt_jax.types import Batch, InputError
 
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 """uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``."""
+
+_HALVES_SEED = 0  # the halves are part of the dataset, not of a run
 
 
 class Source(Protocol):
@@ -22,6 +25,20 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """One image, uint8 ``[H, W, 3]``, and its label."""
         ...
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some of the images of a source, by their row numbers there."""
+
+    source: Source
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        return self.source.read(int(self.rows[index]))
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,21 @@ class Dataset:
                 f"batch_size must be from 1 to {len(self.source)}, the number of "
                 f"images of {self.name} that the search draws from; got {size}"
             )
+
+    def halves(self) -> tuple["Dataset", "Dataset"]:
+        """Two datasets without common images, to train weights and architecture on.
+
+        Sources may be sorted by label, so the images are shuffled first, always alike.
+
+        Returns:
+          The first ``len(source) // 2`` images in shuffled order, and the others.
+        """
+        order = np.random.default_rng(_HALVES_SEED).permutation(len(self.source))
+        first, second = (
+            dataclasses.replace(self, source=_Rows(self.source, rows))
+            for rows in np.split(order, [len(order) // 2])
+        )
+        return first, second
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Draws a minibatch of distinct images, augmented and normalised.

@@ -1,5 +1,6 @@
 """TensorFlow Datasets in array_record form, read without TensorFlow."""
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,18 +135,23 @@ class TfdsSource:
         )
 
 
-def load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
+def load_tfds(
+    name: str, data_dir: str | None, image_size: int | None, whole: bool = False
+) -> Dataset:
     """A dataset of :data:`TFDS`.
 
     Args:
       name: a key of :data:`TFDS`.
       data_dir: where TFDS keeps its datasets; its default if None.
       image_size: height and width, the dataset's default if None.
+      whole: all images of the split, where searches see a part of it.
 
     Raises:
       InputError: if it has not been prepared there, with the command that does it.
     """
     spec = TFDS[name]
+    if whole:
+        spec = dataclasses.replace(spec, split=spec.split.partition("[")[0])
     size = image_size or spec.image_size
     source = TfdsSource(name, _open(name, spec, data_dir))
     if spec.builder.startswith("imagenet_resized"):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zcpt_jax import taps
-from zcpt_jax.proxies._common import positive_inputs
+from zcpt_jax.proxies._reach import reach
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
 
@@ -29,31 +29,10 @@ def l2_norm(
     Returns:
       A scalar, non-negative.
     """
-    positive, images = positive_inputs(variables, batch)
+    reached = reach(apply_fn, variables, batch, masks)
     kernels = taps.kernels(variables)
-
-    def total(gains: dict[taps.Path, jax.Array]) -> jax.Array:
-        def gain(path: taps.Path, out: jax.Array) -> jax.Array:
-            return out * gains[path]
-
-        return taps.forward(
-            apply_fn,
-            positive,
-            images,
-            masks,
-            norm="identity",
-            on_layer=gain,
-            on_cut=_rescale,
-        ).sum()
-
-    flow = jax.grad(total)({path: jnp.float32(1) for path in kernels})
-    norms = [jnp.linalg.norm(kernels[p]) * (flow[p] != 0) for p in kernels]
+    norms = [jnp.linalg.norm(kernels[path]) * reached[path] for path in kernels]
     return jnp.stack(norms).sum()
-
-
-def _rescale(states: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    largest = jax.lax.stop_gradient(jnp.stack([s.max() for s in states]).max())
-    return tuple(state / jnp.where(largest > 0, largest, 1) for state in states)
 
 
 L2_NORM = Proxy(

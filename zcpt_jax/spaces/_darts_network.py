@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._darts_genotype import EDGES
 from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
-from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import NOISE, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -198,7 +198,7 @@ class Network(nn.Module):
         for index in range(self.cells):
             # The unit is a state like the others, so that noise keeps its share when
             # states are rescaled.
-            s0, s1, unit = CutPoint()(s0, s1, unit)
+            s0, s1, unit = CutPoint(newest=1)(s0, s1, unit)
             reduction = index in reductions(self.cells)
             features *= 2 if reduction else 1
             cell = Cell(
@@ -212,7 +212,8 @@ class Network(nn.Module):
             group = "reduce" if reduction else "normal"
             s0, s1 = s1, cell(s0, s1, unit, weights[group])
             halve = reduction
-        return _ops.Linear(self.num_classes, name="classifier")(s1.mean(axis=(1, 2)))
+        pooled = GlobalAverage()(s1)
+        return _ops.Linear(self.num_classes, name="classifier")(pooled)
 
     def _check(self, images: jax.Array) -> None:
         step = 32 if self.imagenet else 4

@@ -15,7 +15,7 @@ import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _init, _ops
-from zcpt_jax.taps import ReLU
+from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
 
 OPS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "identity")
@@ -216,13 +216,15 @@ class Network(nn.Module):
         x = ReLU(6, name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
         x = _ops.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
         for index, ops in enumerate(self.candidates):
+            (x,) = CutPoint(homogeneous=False)(x)
             terms = [
                 self._run(index, op, x, weights[index][OPS.index(op)]) for op in ops
             ]
             x = sum(terms[1:], terms[0])
         x = _ops.Conv(HEAD, 1, name="head_conv")(x)
         x = ReLU(6, name="head_relu")(_ops.batch_norm(name="head_norm")(x))
-        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+        pooled = GlobalAverage()(x)
+        return _ops.Linear(self.num_classes, name="classifier")(pooled)
 
     def _width(self, channels: int) -> int:
         return int(channels * self.width_multiplier)

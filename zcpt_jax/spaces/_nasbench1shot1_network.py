@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
-from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -161,7 +161,8 @@ class Network(nn.Module):
         x = ReLU(name="last_relu")(x, live=2.0)
         x = _ops.Conv(4 * self.channels, 1, name="last_conv")(x)
         x = _ops.batch_norm(affine=False, name="last_norm")(x)
-        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+        pooled = GlobalAverage()(x)
+        return _ops.Linear(self.num_classes, name="classifier")(pooled)
 
     def _weights(self, masks: Masks | None) -> tuple[Any, Any]:
         ones = [[1.0] * len(parents) for parents in self.parents]

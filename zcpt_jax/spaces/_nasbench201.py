@@ -16,7 +16,7 @@ import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _init, _ops, _windows
-from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import (
     Drawing,
     InputError,
@@ -273,4 +273,5 @@ class Network(nn.Module):
             if stage < 2:
                 x = Reduction(name=f"reduction{stage}")(x)
         x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))
-        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+        pooled = GlobalAverage()(x)
+        return _ops.Linear(self.num_classes, name="classifier")(pooled)

@@ -15,7 +15,7 @@ import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _init, _ops
-from zcpt_jax.taps import CutPoint, ReLU
+from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase
 
 OPS = ("identity", "mb3_k3", "mb6_k5")
@@ -188,7 +188,8 @@ class Network(nn.Module):
             x = sum(terms[1:], terms[0])
         x = _ops.batch_norm(name="head_norm")(_ops.Conv(HEAD, 1, name="head_conv")(x))
         x = ReLU(name="head_relu")(x)
-        return _ops.Linear(self.num_classes, name="classifier")(x.mean(axis=(1, 2)))
+        pooled = GlobalAverage()(x)
+        return _ops.Linear(self.num_classes, name="classifier")(pooled)
 
     def _run(self, layer: int, op: str, x: jax.Array, on: jax.Array) -> jax.Array:
         stage = STAGE_OF[layer]

@@ -1,0 +1,180 @@
+"""Asks which operation score agrees with the truth, on a space with a table.
+
+``python launch/correlate.py --flagfile=launch/flagfiles/study_nasbench201.flags``
+
+Writes a folder: config.json, trials.jsonl, study.csv, study.json and study.png. Run the
+same command again to resume.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import dataclasses  # noqa: E402
+
+from absl import app, flags  # noqa: E402
+
+from launch import _command, _flags  # noqa: E402
+from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
+from zcpt_jax.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.figures import draw_study  # noqa: E402
+from zcpt_jax.files import CONFIG, make_folder, settle_config  # noqa: E402
+from zcpt_jax.operations import Accuracies, Trained  # noqa: E402
+from zcpt_jax.orders import get_order  # noqa: E402
+from zcpt_jax.spaces import space_options  # noqa: E402
+from zcpt_jax.study import Scorer, Trial, agreements, get_scorer, run_trial  # noqa: E402
+from zcpt_jax.study_files import (  # noqa: E402
+    FIGURE,
+    RESULTS,
+    TABLE,
+    TRIALS,
+    append_trial,
+    read_trials,
+    summary,
+    write_tables,
+)
+from zcpt_jax.tables import load_table  # noqa: E402
+from zcpt_jax.types import InputError, Proxy, Space, Variables  # noqa: E402
+
+_SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
+_DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
+_IMAGE_SIZE = _flags.integer("image_size")
+_TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
+_SCORERS = flags.DEFINE_list(
+    "scorers",
+    ["zc-pt(nwot)", "zc-pt(synflow)", "disc-zc(nwot)", "disc-zc(synflow)", "random"],
+    "operation scores, with a proxy in brackets where they use one",
+)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3"], "a trial for each")
+_ORDER, _BATCH_SIZE = _flags.text("edge_order"), _flags.integer("batch_size")
+_SCORE_BATCHES = _flags.integer("score_batches")
+_INITS, _SUPERNET = _flags.initialisations(), _flags.text("supernet")
+_CHUNK = _flags.integer("chunk_size")
+_OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
+flags.adopt_module_key_flags(_flags)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What decides a trial; scorers and seeds can be added later."""
+
+    space: str
+    options: dict[str, Any]
+    dataset: str
+    num_images: int
+    image_size: int
+    table_rows: int
+    column: str
+    edge_order: str
+    batch_size: int
+    score_batches: int
+    initialisations: str
+    supernet: str | None
+
+
+def main(argv: list[str]) -> None:
+    """Flags to trials to tables and a figure."""
+    _command.no_arguments(argv)
+    scorers = [get_scorer(name) for name in _SCORERS.value]
+    seeds = [_seed(text) for text in _SEEDS.value]
+    _flags.check_counts(_BATCH_SIZE, _SCORE_BATCHES, _CHUNK)
+    order = get_order(_ORDER.value)
+    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    if not _TABLE.value:
+        raise InputError("--table is needed: the accuracies that scorers are held to")
+    table = load_table(_TABLE.value)
+    accuracies = Accuracies(space, table, _COLUMN.value)
+    dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
+    dataset.check_batch_size(_BATCH_SIZE.value)
+    # A trained supernet is judged on images that its weights were not trained on.
+    held_out = load_dataset(
+        _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
+    ).halves()[1]
+    trained = _trained(space, dataset, scorers)
+    folder = Path(_OUTPUT.value or f"runs/study-{space.name}-{dataset.name}")
+    _open(folder, _config(space, dataset, accuracies.column, len(table.rows)))
+    trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
+
+    def evaluator(seed: int, proxy: Proxy, variables: Variables | None) -> Evaluator:
+        return Evaluator(
+            space,
+            proxy,
+            dataset if variables is None else held_out,
+            batch_size=_BATCH_SIZE.value,
+            seed=seed,
+            initialisations=_INITS.value,
+            score_batches=_SCORE_BATCHES.value,
+            variables=variables,
+            chunk_size=_CHUNK.value,
+        )
+
+    wanted = [(scorer, seed) for scorer in scorers for seed in seeds]
+    with _command.Bar(on_step=lambda: None) as bar:
+        for done, (scorer, seed) in enumerate(wanted):
+            bar.update("trials", done, len(wanted), f"{scorer.name}, seed {seed}")
+            if (scorer.name, seed) not in trials:
+                trial = run_trial(
+                    space, scorer, seed, evaluator, accuracies, order, trained
+                )
+                append_trial(folder, trial)
+                trials[scorer.name, seed] = trial
+        bar.update("trials", len(wanted), len(wanted), "done")
+    chosen = [trials[scorer.name, seed] for scorer, seed in wanted]
+    _write(folder, chosen, f"{space.name}, {dataset.name}: {accuracies.column}")
+
+
+def _write(folder: Path, trials: list[Trial], title: str) -> None:
+    found = agreements(trials)
+    write_tables(folder, trials, found)
+    draw_study(folder / FIGURE, trials, found, title)
+    print(summary(trials, found))
+    print("Spearman, mean over edges and then seeds, +- its 95 % interval over seeds")
+    print(f"tables      {folder / TABLE}, {folder / RESULTS}")
+    print(f"figure      {folder / FIGURE}")
+
+
+def _open(folder: Path, config: Config) -> None:
+    make_folder(folder)
+    if _OVERWRITE.value:
+        for name in (CONFIG, TRIALS, TABLE, RESULTS, FIGURE):
+            (folder / name).unlink(missing_ok=True)
+    settle_config(folder, dataclasses.asdict(config), _command.environment(), TRIALS)
+
+
+def _config(space: Space, dataset: Dataset, column: str, rows: int) -> Config:
+    return Config(
+        space=space.name,
+        options=space_options(space),
+        dataset=dataset.name,
+        num_images=len(dataset.source),
+        image_size=dataset.image_size,
+        table_rows=rows,
+        column=column,
+        edge_order=_ORDER.value,
+        batch_size=_BATCH_SIZE.value,
+        score_batches=_SCORE_BATCHES.value,
+        initialisations=_INITS.value,
+        supernet=_SUPERNET.value,
+    )
+
+
+def _trained(space: Space, dataset: Dataset, scorers: list[Scorer]) -> Trained | None:
+    if not _SUPERNET.value or all(s.operation.needs != "supernet" for s in scorers):
+        return None
+    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
+
+    return load_supernet(
+        _SUPERNET.value, space, dataset.num_classes, dataset.image_shape
+    )
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**32:
+        raise InputError(f"--seeds takes integers from 0 to 2**32 - 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

@@ -1,0 +1,267 @@
+"""Scores all networks of a space, a sample, or a list, by one or several proxies.
+
+``python launch/score.py --space=nasbench201 --proxies=nwot,synflow --networks=all``
+
+Writes a folder: config.json, scores.csv and, with --table, scores.png. Run the same
+command again to resume.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import dataclasses  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+
+import numpy as np  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from launch import _command, _flags  # noqa: E402
+from zcpt_jax.correlation import kendall, spearman  # noqa: E402
+from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
+from zcpt_jax.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.figures import draw_scores  # noqa: E402
+from zcpt_jax.files import CONFIG, make_folder, settle_config  # noqa: E402
+from zcpt_jax.many import score_networks  # noqa: E402
+from zcpt_jax.population import Population  # noqa: E402
+from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
+from zcpt_jax.score_file import ScoreFile  # noqa: E402
+from zcpt_jax.spaces import space_options  # noqa: E402
+from zcpt_jax.tables import Table, load_table  # noqa: E402
+from zcpt_jax.types import InputError, Masks, Proxy, Space  # noqa: E402
+
+_SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
+_DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
+_IMAGE_SIZE = _flags.integer("image_size")
+_PROXY_NAMES = flags.DEFINE_list("proxies", ["nwot"], f"of {', '.join(PROXIES)}")
+_NETWORKS = flags.DEFINE_string(
+    "networks", "all", "all, sample:N, or a file with a genotype a line"
+)
+_WEIGHTS: Any = flags.DEFINE_enum(
+    "weights",
+    "supernet",
+    ["supernet", "network"],
+    "one-hot masks of the supernet, all in its weights; or each network in its own",
+)
+_NUM_BATCHES = flags.DEFINE_integer("num_batches", 1, "minibatches averaged over")
+_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_CHUNK = _flags.integer("chunk_size")
+_TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
+_OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
+flags.adopt_module_key_flags(_flags)
+
+_SCORES, _FIGURE = "scores.csv", "scores.png"
+_BLOCK = 64  # networks between two writes
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What decides the scores."""
+
+    space: str
+    options: dict[str, Any]
+    dataset: str
+    num_images: int
+    image_size: int
+    proxies: list[str]
+    weights: str
+    num_batches: int
+    batch_size: int
+    seed: int
+
+
+def main(argv: list[str]) -> None:
+    """Flags to a population to a file of scores."""
+    _command.no_arguments(argv)
+    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    proxies = [_single(name) for name in _PROXY_NAMES.value]
+    _flags.check_counts(_NUM_BATCHES, _BATCH_SIZE, _CHUNK, _SEED)
+    table = load_table(_TABLE.value) if _TABLE.value else None
+    column = _column(table)
+    networks = _Networks(space, _NETWORKS.value, _SEED.value)
+    dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
+    dataset.check_batch_size(_BATCH_SIZE.value)
+    folder = Path(_OUTPUT.value or f"runs/scores-{space.name}-{dataset.name}")
+    _open(folder, _config(space, dataset, proxies))
+    file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
+    _score(space, proxies, dataset, networks, file)
+    scores = np.array([file.scores[genotype] for genotype in networks.genotypes])
+    print(f"{len(scores):,} networks of {space.name}: {folder / _SCORES}")
+    if table is not None:
+        _compare(folder, space, dataset, proxies, scores, networks, table, column)
+
+
+def _score(
+    space: Space,
+    proxies: Sequence[Proxy],
+    dataset: Dataset,
+    networks: "_Networks",
+    file: ScoreFile,
+) -> None:
+    missing = [i for i, g in enumerate(networks.genotypes) if g not in file.scores]
+    total = len(networks.genotypes)
+    evaluator = Evaluator(
+        space,
+        jointly(proxies),
+        dataset,
+        batch_size=_BATCH_SIZE.value,
+        seed=_SEED.value,
+        together=_BLOCK,
+        chunk_size=_CHUNK.value,
+    )
+    done = total - len(missing)
+    with _command.Bar(on_step=lambda: None) as bar:
+        bar.update("networks", done, total, "compiling" if missing else "done")
+        for start in range(0, len(missing), _BLOCK):
+            rows = missing[start : start + _BLOCK]
+            genotypes = [networks.genotypes[row] for row in rows]
+            masks = [networks.masks(row) for row in rows]
+            one_hot = masks if _WEIGHTS.value == "supernet" else None
+            scores = score_networks(evaluator, genotypes, one_hot, _NUM_BATCHES.value)
+            file.add(genotypes, scores)
+            done += len(rows)
+            bar.update("networks", done, total, f"{done:,} of {total:,}")
+
+
+class _Networks:
+    """The networks asked for: their genotypes, and their masks."""
+
+    def __init__(self, space: Space, asked: str, seed: int) -> None:
+        self.space, self.population = space, Population(space)
+        self.numbers: list[int] | None = None
+        if asked == "all":
+            most = 10**7
+            if self.population.size > most:
+                raise InputError(
+                    f"{space.name} has {self.population.size:,} networks; "
+                    f"--networks=all takes at most {most:,}, --networks=sample:N draws"
+                )
+            self.numbers = list(range(self.population.size))
+        elif asked.startswith("sample:"):
+            count = asked.removeprefix("sample:")
+            if not count.isdigit():
+                raise InputError(f"--networks=sample:N needs a number, got {count!r}")
+            self.numbers = list(self.population.sample(int(count), seed))
+        if self.numbers is not None:
+            made = (self.population.masks(number) for number in self.numbers)
+            self.genotypes = [space.genotype(masks) for masks in made]
+        else:
+            self.genotypes = _read_genotypes(space, Path(asked))
+
+    def masks(self, row: int) -> Masks:
+        """The decided masks of one of them."""
+        if self.numbers is not None:
+            return self.population.masks(self.numbers[row])
+        masks_of = getattr(self.space, "masks_of", None)
+        if masks_of is None:
+            if _WEIGHTS.value == "network":
+                return {}
+            raise InputError(
+                f"{self.space.name} cannot turn a genotype into masks; score the list "
+                "with --weights=network"
+            )
+        found: Masks = masks_of(self.genotypes[row])
+        return found
+
+
+def _read_genotypes(space: Space, path: Path) -> list[str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--networks takes all, sample:N or a file with a genotype a line; "
+            f"{path} cannot be read ({error})"
+        ) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(space.parse(line))
+            except InputError as error:
+                raise InputError(f"{path}, line {number}: {error}") from error
+    if not found:
+        raise InputError(f"{path} holds no genotype")
+    return list(dict.fromkeys(found))
+
+
+def _compare(
+    folder: Path,
+    space: Space,
+    dataset: Dataset,
+    proxies: Sequence[Proxy],
+    scores: np.ndarray,
+    networks: _Networks,
+    table: Table,
+    column: str,
+) -> None:
+    keys = [space.table_key(genotype) for genotype in networks.genotypes]
+    missing = next((key for key in keys if key not in table.rows), None)
+    if missing is not None:
+        raise InputError(f"table {_TABLE.value} has no row for {missing}")
+    accuracy = table.columns[column][[table.rows[key] for key in keys]]
+    print(
+        f"rank correlation with {column}: Spearman, Kendall; the network it ranks first"
+    )
+    signed = {}
+    for proxy, values in zip(proxies, scores.T, strict=True):
+        signed[proxy.name] = proxy.signed(values)
+        best = int(np.nanargmax(signed[proxy.name]))
+        rank = 1 + int((accuracy > accuracy[best]).sum())
+        print(
+            f"{proxy.name:<20} {spearman(signed[proxy.name], accuracy):6.3f}  "
+            f"{kendall(signed[proxy.name], accuracy):6.3f}   {accuracy[best]:.2f} %, "
+            f"rank {rank:,} of {len(accuracy):,}: {networks.genotypes[best]}"
+        )
+    title = f"{space.name}, {dataset.name}: {len(accuracy):,} networks"
+    draw_scores(folder / _FIGURE, signed, accuracy, column, title)
+    print(f"figure      {folder / _FIGURE}")
+
+
+def _single(name: str) -> Proxy:
+    proxy = get_proxy(name)
+    if proxy.members:
+        raise InputError(
+            f"--proxies={name}: an ensemble ranks what it compares; score its members, "
+            f"{','.join(member.name for member in proxy.members)}"
+        )
+    return proxy
+
+
+def _column(table: Table | None) -> str:
+    if table is None:
+        return ""
+    column = _COLUMN.value or next(iter(table.columns))
+    if column not in table.columns:
+        raise InputError(
+            f"--column={column}: the table has the columns {', '.join(table.columns)}"
+        )
+    return str(column)
+
+
+def _open(folder: Path, config: Config) -> None:
+    make_folder(folder)
+    if _OVERWRITE.value:
+        for name in (CONFIG, _SCORES, _FIGURE):
+            (folder / name).unlink(missing_ok=True)
+    settle_config(folder, dataclasses.asdict(config), _command.environment(), _SCORES)
+
+
+def _config(space: Space, dataset: Dataset, proxies: Sequence[Proxy]) -> Config:
+    return Config(
+        space=space.name,
+        options=space_options(space),
+        dataset=dataset.name,
+        num_images=len(dataset.source),
+        image_size=dataset.image_size,
+        proxies=[proxy.name for proxy in proxies],
+        weights=_WEIGHTS.value,
+        num_batches=_NUM_BATCHES.value,
+        batch_size=_BATCH_SIZE.value,
+        seed=_SEED.value,
+    )
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

@@ -1,0 +1,108 @@
+"""Trains a supernet: ``python launch/train_supernet.py --flagfile=...``.
+
+Writes config.json, metrics.jsonl and checkpoints/ to a folder that ``--supernet`` of
+search.py takes. Run the same command again to resume.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from launch import _command, _flags  # noqa: E402
+from zcpt_jax.budgets import all_decisions  # noqa: E402
+from zcpt_jax.data import load_dataset  # noqa: E402
+from zcpt_jax.supernet_training import (  # noqa: E402
+    SupernetConfig,
+    Trained,
+    mixture,
+    read_metrics,
+    train_supernet,
+)
+from zcpt_jax.types import Space  # noqa: E402
+
+_SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
+_DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
+_IMAGE_SIZE = _flags.integer("image_size")
+_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_EPOCHS = flags.DEFINE_integer("epochs", 50, "over half of the images")
+_MAX_STEPS = flags.DEFINE_integer("max_steps", None, "stops earlier than the epochs")
+_SAVE_EVERY = flags.DEFINE_integer("save_every", 500, "steps between states on disk")
+_OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
+flags.adopt_module_key_flags(_flags)
+
+
+def main(argv: list[str]) -> None:
+    """Flags to a configuration to one call of the library."""
+    _command.no_arguments(argv)
+    # Before any data is read:
+    _flags.check_counts(_BATCH_SIZE, _SEED, _EPOCHS, _MAX_STEPS, _SAVE_EVERY)
+    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    config = SupernetConfig(
+        seed=_SEED.value,
+        batch_size=_BATCH_SIZE.value,
+        epochs=_EPOCHS.value,
+        max_steps=_MAX_STEPS.value,
+        save_every=_SAVE_EVERY.value,
+    )
+    dataset = load_dataset(
+        _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
+    )
+    output = _OUTPUT.value or _default_output(space.name, dataset.name, config.seed)
+    with _command.Bar(on_step=lambda: None) as bar:
+        trained = train_supernet(
+            space,
+            dataset,
+            config,
+            checkpoints=output,
+            progress=bar.update,
+            environment=_command.environment(),
+            overwrite=_OVERWRITE.value,
+        )
+    print(_summary(space, trained, output))
+
+
+def _default_output(space: str, dataset: str, seed: int) -> str:
+    name = dataset.replace(":", "-").replace("/", "-")
+    return str(Path("runs", f"supernet-{space}-{name}-{seed}"))
+
+
+def _summary(space: Space, trained: Trained, output: str) -> str:
+    lines = [f"trained     the supernet of {space.name}, in {output}"]
+    metrics = read_metrics(output)
+    if metrics:
+        last = metrics[-1]
+        lines.append(
+            f"last step   {last['step']}: loss {last['loss']:.3f}, accuracy "
+            f"{last['accuracy']:.1%} (weights), {last['alphas_accuracy']:.1%} (alphas)"
+        )
+    lines += [f"{edge:11} {kept}" for edge, kept in _strongest(space, trained)]
+    lines.append(f"search it   with --operation_score=darts-pt --supernet={output}")
+    return "\n".join(lines)
+
+
+def _strongest(space: Space, trained: Trained) -> Iterator[tuple[str, str]]:
+    """Where candidates have an alpha each: the decision and the largest of them."""
+    weights = mixture(trained.alphas, space.init_masks())
+    for decision in all_decisions(space):
+        sizes = sum(
+            region.reshape(len(region), -1).sum(axis=1)
+            for region in decision.regions.values()
+        )
+        if np.any(sizes != 1):
+            continue
+        own = sum(
+            (np.asarray(weights[group]) * region).reshape(len(region), -1).sum(axis=1)
+            for group, region in decision.regions.items()
+        )
+        best = np.argsort(-np.asarray(own), kind="stable")[: decision.keep]
+        names = [f"{decision.candidates[i]} {np.asarray(own)[i]:.3f}" for i in best]
+        yield decision.name, ", ".join(names)
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

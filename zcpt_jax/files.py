@@ -1,0 +1,152 @@
+"""Files that survive a kill: whole ones renamed into place, long ones line by line."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zcpt_jax.types import InputError
+
+CONFIG = "config.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file under another name and renames it into place.
+
+    Raises:
+      InputError: if that fails; what was there before is still there.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; what was written before is still "
+            "there, run again once there is room or permission"
+        ) from error
+
+
+def append(path: Path, text: str) -> None:
+    """Adds complete lines to a file.
+
+    A kill can leave the last line cut off: :func:`complete_lines` drops it.
+
+    Raises:
+      InputError: if that fails.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; the lines before are still there, "
+            "run again once there is room or permission"
+        ) from error
+
+
+def complete_lines(path: Path) -> Iterator[str]:
+    """The lines of a file; one that was cut off at its end is taken out of it."""
+    if not path.exists():
+        return
+    text = path.read_text(errors="replace")
+    end = text.rfind("\n") + 1
+    if end < len(text):
+        write_atomically(path, text[:end])
+    yield from text[:end].splitlines()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder for output.
+
+    Raises:
+      InputError: if that fails.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create the output directory {path}: {error.strerror}; "
+            "choose another with --output_dir"
+        ) from error
+
+
+def read_json(file: Path, repair: bool = False) -> Any:
+    """The content of a JSON file, None if it is not there.
+
+    Args:
+      file: its path.
+      repair: put a damaged file aside, as if it were not there.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    if not file.exists():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        if repair:
+            file.replace(file.with_suffix(".damaged"))
+            return None
+        raise InputError(
+            f"{file} is damaged ({error}); run again with the same flags and "
+            "--repair: the scores made so far are kept in the other files"
+        ) from error
+
+
+def settle_config(
+    folder: Path,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    progress: str,
+    repair: bool = False,
+) -> None:
+    """Writes a folder's ``config.json``, or checks that it says the same.
+
+    Args:
+      folder: the folder, which exists.
+      config: everything that decides the result.
+      environment: versions, command and the like, kept beside it.
+      progress: name of the file whose presence means that work has begun.
+      repair: put a damaged or missing ``config.json`` right.
+
+    Raises:
+      InputError: if the folder was made with other settings; they are listed.
+    """
+    old = read_json(folder / CONFIG, repair)
+    config = json.loads(json.dumps(dict(config)))
+    if old is None:
+        if (folder / progress).exists() and not repair:
+            raise InputError(
+                f"{folder} holds {progress} and no {CONFIG}; run again with "
+                "--repair if the flags are the same, use another --output_dir, or "
+                "--overwrite to start anew"
+            )
+        record = {"config": config, **environment}
+        write_atomically(folder / CONFIG, json.dumps(record, indent=2) + "\n")
+        return
+    before = old.get("config") if isinstance(old, dict) else None
+    if not isinstance(before, dict):
+        raise InputError(f"{folder / CONFIG} has no entry 'config'")
+    changed = [
+        f"{key}: {before.get(key)!r} there, {config.get(key)!r} now"
+        for key in sorted({*before, *config})
+        if before.get(key) != config.get(key)
+    ]
+    if changed:
+        raise InputError(
+            f"{folder} was made with other settings ({'; '.join(changed)}); use "
+            "another --output_dir, or --overwrite to start anew"
+        )

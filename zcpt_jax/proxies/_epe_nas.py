@@ -1,0 +1,74 @@
+"""EPE-NAS: how the network's responses to images of one class go together."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax import taps
+from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
+
+_EPS = 1e-5
+_MANY_CLASSES = 100
+
+
+def epe_nas(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Sum over classes of ``|sum log(|corr| + k)|`` of each class's correlations.
+
+    The rows that are correlated are those of :func:`zcpt_jax.proxies.jacob_cov`: the
+    gradients of the sum of all logits with respect to each image, with BatchNorm on the
+    statistics of the batch; k = 1e-5. A class has the correlations between its own
+    images (Lopes et al. 2021). With more than 100 classes each class's sum is divided
+    by its number of images, classes of a single image do not count, and the score is
+    the sum over all ordered pairs of classes of the absolute difference, divided by the
+    number of classes. All this as in the published code.
+
+    Like jacob_cov it is undefined in the DARTS spaces, where every path ends in a
+    BatchNorm before the average over positions: the sum of all logits does not depend
+    on the images, and correlations of rounding errors are what is left.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``.
+      masks: operation weights.
+
+    Returns:
+      A scalar, non-negative; NaN if an image has no influence at all, and, with more
+      than 100 classes, if no two images have the same label.
+    """
+
+    def run(images: Any) -> jax.Array:
+        return taps.forward(apply_fn, variables, images, masks, norm="batch")
+
+    logits, pull_back = jax.vjp(run, batch.images)
+    rows = pull_back(jnp.ones_like(logits))[0].reshape(logits.shape[0], -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    correlations = jnp.abs(jnp.clip(rows @ rows.T, -1, 1))
+    # How many classes there are, and of which size, is not known when this is compiled,
+    # so every image stands for its class and counts 1/size.
+    labels = jnp.asarray(batch.labels)
+    same = (labels[:, None] == labels[None]).astype(rows.dtype)
+    size = same.sum(axis=1)
+    total = same @ (same * jnp.log(correlations + _EPS)).sum(axis=1)
+    if logits.shape[1] <= _MANY_CLASSES:
+        return (jnp.abs(total) / size).sum()
+    share = jnp.where(size > 1, 1 / size, 0)
+    mean = total / size
+    apart = jnp.abs(mean[:, None] - mean[None])
+    return (share[:, None] * share[None] * apart).sum() / share.sum()
+
+
+EPE_NAS = Proxy(
+    name="epe_nas",
+    score=epe_nas,
+    norm="batch",
+    needs_labels=True,
+    data_free=False,
+    weight_gradients=False,
+    range="non-negative, grows with the images of each class",
+    reference="Lopes et al., EPE-NAS, ICANN 2021",
+)

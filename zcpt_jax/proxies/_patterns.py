@@ -1,0 +1,266 @@
+"""Counting activation patterns: of images over units, and of units over images."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.errors import FlaxError
+
+from zcpt_jax import taps
+from zcpt_jax.types import (
+    ApplyFn,
+    Array,
+    Batch,
+    InputError,
+    Norm,
+    Proxy,
+    Variables,
+)
+
+_CROPS = 3000
+_CROP_SIZES = (4, 8)
+
+
+class Pattern(NamedTuple):
+    """What one ReLU does, or a stack of them.
+
+    Attributes:
+      active: bool ``[B, units]``, whether the input is positive.
+      counts: bool ``[units]``, whether the unit is part of the network.
+    """
+
+    active: jax.Array
+    counts: jax.Array
+
+
+def linear_regions(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """In how many linear regions of the network about 3000 tiny gray crops lie.
+
+    Two crops are in one region if every ReLU unit is active on both or on neither;
+    BatchNorm is in evaluation mode (Chen et al. 2021; Zero-Cost-PT scores it so). The
+    published code crops 3x3 pixels of one random channel and feeds them to a copy of
+    the network with a one-channel stem; here the channel is repeated, which equals a
+    stem whose kernel is the sum over its input channels. The crops have 4x4 pixels,
+    or 8x8 where the network refuses those, since the networks here halve their images
+    without rounding. They lie on one grid in every image, so that the count does not
+    depend on the order of the images, and there are fewer of them if the images are
+    few and small.
+
+    Random images, or too many units, put every crop in a region of its own, and the
+    score decides nothing.
+
+    Args:
+      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
+        operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
+        counts.
+      variables: its variables.
+      batch: images ``[B, H, W, C]``; the labels are not used.
+      masks: operation weights.
+
+    Returns:
+      A scalar, a whole number.
+
+    Raises:
+      InputError: if the network has no ReLU or takes no images as small as 8x8.
+    """
+    crops = _gray_crops(apply_fn, variables, batch, masks)
+    patterns = _patterns(
+        "linear_regions", apply_fn, variables, crops, masks, norm="running"
+    )
+    random = np.random.default_rng(0)
+    hashes = []
+    for active, counts in patterns:
+        factors = _random_factors(random, active.shape[1])
+        hashes.append([_hash(active & counts[None], f[None], 1) for f in factors])
+    first, second = zip(*hashes, strict=True)
+    return _count_distinct(sum(first), sum(second))
+
+
+def swap(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Number of distinct patterns that units of the network have over the images.
+
+    The pattern of a ReLU unit says on which of the images it is active; the score is
+    the size of the set of patterns, with BatchNorm on the statistics of the batch
+    (Peng et al. 2024, without their regularisation by the number of parameters). Their
+    code leaves ReLU6 out and averages over 32 draws of weights from N(0, 1). They score
+    16 images: with many more, nearly every unit has a pattern of its own and the
+    score is little else than the number of units.
+
+    Args:
+      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
+        operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
+        counts.
+      variables: its variables.
+      batch: images ``[B, H, W, C]``; the labels are not used.
+      masks: operation weights.
+
+    Returns:
+      A scalar, a whole number.
+
+    Raises:
+      InputError: if the network has no ReLU.
+    """
+    patterns = _patterns("swap", apply_fn, variables, batch.images, masks, norm="batch")
+    factors = _random_factors(np.random.default_rng(0), batch.images.shape[0])
+    absent = np.uint32(2**32 - 1)
+    hashes = [
+        jnp.concatenate(
+            [
+                jnp.where(counts, _hash(active, factor[:, None], 0), absent)
+                for active, counts in patterns
+            ]
+            + [jnp.full(1, absent)]
+        )
+        for factor in factors
+    ]
+    return _count_distinct(*hashes) - 1
+
+
+def _patterns(
+    name: str,
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+    norm: Norm,
+) -> list[Pattern]:
+    """The patterns of every ReLU of a network.
+
+    A ReLU is part of the network if operations of non-zero weight read it. Supernets
+    of NAS-Bench-201 share one ReLU among the convolutions that read a node and count
+    each convolution's wrapper as live whatever its weight is, so that the ReLU is
+    needed if and only if more of what counts is live than dead; elsewhere nothing or
+    everything of a ReLU is dead.
+    """
+    found: list[Pattern] = []
+
+    def add(z: jax.Array, live: Any, dead: Any) -> None:
+        counts = jnp.asarray(live) > jnp.asarray(dead)
+        if counts.ndim:  # a stack of ReLUs
+            z = jnp.moveaxis(z, 0, 1)
+            counts = jnp.repeat(counts, z[0, 0].size)
+        active = (z > 0).reshape(z.shape[0], -1)
+        found.append(Pattern(active, jnp.broadcast_to(counts, active.shape[1:])))
+
+    def run(variables: Variables, images: Array, masks: Any) -> jax.Array:
+        return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)
+
+    run(variables, images, masks)
+    if not found:
+        for z in taps.relu_inputs(run, variables, images, masks):
+            add(z, 1.0, 0.0)
+    if not found:
+        raise InputError(
+            f"{name} found no ReLU in the network; it counts zcpt_jax.taps.ReLU "
+            "modules, and max(z, 0) as nn.relu computes it"
+        )
+    return found
+
+
+def _random_factors(random: np.random.Generator, count: int) -> np.ndarray:
+    """Two hash functions of ``count`` bits, ``[2, count]``."""
+    return random.integers(2**32, size=(2, count), dtype=np.uint32)
+
+
+def _hash(bits: jax.Array, factors: np.ndarray, axis: int) -> jax.Array:
+    """Sums of random numbers modulo 2^32.
+
+    Two rows of bits that differ have the same sum by a chance of 2^-32, the same two
+    sums by a chance of 2^-64: among the 10^12 pairs of a million patterns a collision
+    is not to be expected. A matrix of agreements would be exact and take a thousand
+    times the time.
+    """
+    return jnp.where(bits, factors, np.uint32(0)).sum(axis=axis, dtype=jnp.uint32)
+
+
+def _count_distinct(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The number of distinct pairs, as a float32; exact up to 2^24."""
+    a, b = jax.lax.sort((first, second), num_keys=2)
+    changes = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
+    return changes.sum().astype(jnp.float32) + 1
+
+
+def _gray_crops(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Crops of single channels, ``[N, size, size, C]`` with all channels the same."""
+    images = jnp.asarray(batch.images)
+    count, height, width, channels = images.shape
+    size = _crop_size(apply_fn, variables, images.shape, masks)
+    places = _grid(height - size + 1, width - size + 1, channels, _CROPS // count)
+    top, left, channel = (place[:, None, None] for place in places)
+    offset = np.arange(size)
+    crops = images[:, top + offset[:, None], left + offset[None], channel]
+    crops = crops.reshape(-1, size, size, 1)
+    return jnp.broadcast_to(crops, (*crops.shape[:3], channels))
+
+
+def _crop_size(
+    apply_fn: ApplyFn, variables: Variables, shape: tuple[int, ...], masks: Any
+) -> int:
+    refused: Exception | None = None
+    for size in _CROP_SIZES:
+        if size > min(shape[1:3]):
+            break
+        crop = jax.ShapeDtypeStruct((2, size, size, shape[3]), jnp.float32)
+
+        def run(images: Array) -> jax.Array:
+            return taps.forward(apply_fn, variables, images, masks, norm="running")
+
+        try:
+            jax.eval_shape(run, crop)
+        except (ValueError, TypeError, FlaxError) as error:
+            refused = error
+        else:
+            return size
+    reason = f" ({refused})" if refused else ""
+    raise InputError(
+        "linear_regions counts the regions that crops of 4x4 or 8x8 pixels lie in, and "
+        f"this network takes no such crops of images {shape[1]}x{shape[2]}{reason}; "
+        "larger crops would all lie in regions of their own: use another proxy"
+    ) from refused
+
+
+def _grid(rows: int, columns: int, channels: int, count: int) -> Sequence[np.ndarray]:
+    """About ``count`` places, at least one, as top rows, left columns and channels."""
+    count = min(max(count, 1), rows * columns * channels)
+    side = 1
+    while min(side, rows) * min(side, columns) * channels < count:
+        side += 1
+    places = np.meshgrid(
+        np.linspace(0, rows - 1, min(side, rows)).round().astype(int),
+        np.linspace(0, columns - 1, min(side, columns)).round().astype(int),
+        np.arange(channels),
+        indexing="ij",
+    )
+    chosen = np.linspace(0, places[0].size - 1, count).round().astype(int)
+    return [place.ravel()[chosen] for place in places]
+
+
+LINEAR_REGIONS = Proxy(
+    name="linear_regions",
+    score=linear_regions,
+    norm="running",
+    needs_labels=False,
+    data_free=False,
+    weight_gradients=False,
+    range="1 to about 3000, the number of crops",
+    reference="Chen et al., TE-NAS, ICLR 2021",
+)
+
+SWAP = Proxy(
+    name="swap",
+    score=swap,
+    norm="batch",
+    needs_labels=False,
+    data_free=False,
+    weight_gradients=False,
+    range="1 to the number of units, at most 2^B",
+    reference="Peng et al., SWAP-NAS, ICLR 2024",
+)

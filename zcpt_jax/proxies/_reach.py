@@ -1,0 +1,72 @@
+"""Which layers are part of the network that the masks leave."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax import taps
+from zcpt_jax.types import ApplyFn, Batch, Variables
+
+
+def reach(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> dict[taps.Path, jax.Array]:
+    """Whether a path of operations of non-zero weight leads through each layer.
+
+    Supernets run operations of weight zero too, so a layer's output does not tell. The
+    network is run with positive weights, without BatchNorm, on one image of ones: a
+    layer counts when its output is not zero and the logits depend on it. Each layer's
+    output is scaled to at most 1, so that nothing overflows and no ReLU6 saturates.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables; a weight that happens to be zero cuts no path.
+      batch: only the shape of its images is used.
+      masks: operation weights.
+
+    Returns:
+      path of the layer, as in :func:`zcpt_jax.taps.kernels`, to a boolean scalar.
+    """
+    positive = jax.tree.map(lambda leaf: jnp.abs(leaf) + 1, variables)
+    images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
+    calls: list[tuple[taps.Path, tuple[int, ...]]] = []
+
+    def run(on_layer: taps.LayerTap) -> jax.Array:
+        return taps.forward(
+            apply_fn,
+            positive,
+            images,
+            masks,
+            norm="identity",
+            on_layer=on_layer,
+            on_cut=_rescale,
+        )
+
+    def look(path: taps.Path, out: jax.Array) -> jax.Array:
+        calls.append((path, out.shape))
+        return out
+
+    jax.eval_shape(lambda: run(look))
+
+    def total(gains: list[jax.Array]) -> jax.Array:
+        left = iter(gains)
+
+        def gain(path: taps.Path, out: jax.Array) -> jax.Array:
+            del path
+            return _rescale((out,))[0] * next(left)
+
+        return run(gain).sum()
+
+    # A gain for each value, not one for all: a normalisation would undo that.
+    flows = jax.grad(total)([jnp.ones(shape) for _, shape in calls])
+    reached = dict.fromkeys(taps.kernels(variables), jnp.zeros((), bool))
+    for (path, _), flow in zip(calls, flows, strict=True):
+        reached[path] |= (flow != 0).any()
+    return reached
+
+
+def _rescale(states: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    largest = jnp.stack([jnp.abs(state).max() for state in states]).max()
+    largest = jax.lax.stop_gradient(largest)
+    return tuple(state / jnp.where(largest > 0, largest, 1) for state in states)

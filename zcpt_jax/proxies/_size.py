@@ -1,0 +1,96 @@
+"""params and flops: the size of the network, the baselines of every proxy."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax import taps
+from zcpt_jax.proxies._reach import reach
+from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
+
+
+def params(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Number of weights of the layers that are part of the network.
+
+    Of convolutions and linear layers, without biases and BatchNorm. For the masks of a
+    genotype these are the weights of its network, but for operations that lead
+    nowhere, which are left out.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables; only their shapes matter.
+      batch: only the shape of its images is used.
+      masks: operation weights.
+
+    Returns:
+      A float32 scalar, exact up to 2^24.
+    """
+    reached = reach(apply_fn, variables, batch, masks)
+    kernels = taps.kernels(variables)
+    return jnp.stack(
+        [reached[path] * float(kernels[path].size) for path in kernels]
+    ).sum()
+
+
+def flops(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Multiply-adds, for one image, of the layers that are part of the network.
+
+    Counted as :func:`zcpt_jax.networks.count_flops` counts them, and as they are for
+    the network of a genotype, but for operations that lead nowhere: they are left out.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables; only their shapes matter.
+      batch: only the shape of its images is used.
+      masks: operation weights.
+
+    Returns:
+      A float32 scalar, exact up to 2^24.
+    """
+    kernels = taps.kernels(variables)
+    counts: list[tuple[taps.Path, int]] = []
+
+    def count(path: taps.Path, out: jax.Array) -> jax.Array:
+        kernel = kernels[path].shape
+        counts.append((path, math.prod(out.shape[1:]) * math.prod(kernel[:-1])))
+        return out
+
+    def run(images: jax.Array) -> jax.Array:
+        return taps.forward(
+            apply_fn, variables, images, masks, norm="identity", on_layer=count
+        )
+
+    shape = (1, *batch.images.shape[1:])
+    jax.eval_shape(run, jax.ShapeDtypeStruct(shape, jnp.float32))
+    reached = reach(apply_fn, variables, batch, masks)
+    return jnp.stack([reached[path] * float(number) for path, number in counts]).sum()
+
+
+PARAMS = Proxy(
+    name="params",
+    score=params,
+    norm="identity",
+    needs_labels=False,
+    data_free=True,
+    weight_gradients=False,
+    range="positive",
+    reference="a baseline in Krishnakumar et al., NAS-Bench-Suite-Zero, NeurIPS 2022",
+)
+
+FLOPS = Proxy(
+    name="flops",
+    score=flops,
+    norm="identity",
+    needs_labels=False,
+    data_free=True,
+    weight_gradients=False,
+    range="positive",
+    reference="a baseline in Krishnakumar et al., NAS-Bench-Suite-Zero, NeurIPS 2022; "
+    "the complexity of AZ-NAS, Lee and Ham, CVPR 2024",
+)

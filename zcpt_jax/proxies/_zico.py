@@ -1,0 +1,70 @@
+"""ZiCo: how much the gradients of two minibatches agree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zcpt_jax.proxies._common import kernel_gradients
+from zcpt_jax.types import ApplyFn, Batch, InputError, Proxy, Variables
+
+
+def zico(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """Sum over layers of log(sum over weights of mean|g| / std(g)).
+
+    ``g`` is dL/dW of a minibatch, and mean and standard deviation are over minibatches
+    (Li et al. 2023). The two minibatches are the halves of the batch, as the authors of
+    MeCo split it for ZiCo; weights whose gradient is the same in both, and layers
+    without any other, are left out, as in the published code. There the second
+    gradient is added to the first, which is not cleared in between; here each
+    minibatch has its own.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``, B at least 2. Only the half in
+        which an image stands matters, not its place there.
+      masks: operation weights.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      InputError: if the batch has one image.
+    """
+    size = batch.images.shape[0]
+    if size < 2:
+        raise InputError(
+            "zico compares two halves of a batch; give it 2 or more images"
+        )
+    halves = [
+        batch._replace(images=batch.images[half], labels=batch.labels[half])
+        for half in (slice(size // 2), slice(size // 2, size))
+    ]
+    (kernels, first), (_, second) = (
+        kernel_gradients(apply_fn, variables, half, masks) for half in halves
+    )
+    return jnp.stack([_agreement(first[path], second[path]) for path in kernels]).sum()
+
+
+def _agreement(a: jax.Array, b: jax.Array) -> jax.Array:
+    """One layer's term; of two numbers the deviation is half their distance."""
+    apart = jnp.abs(a - b)
+    ratios = (jnp.abs(a) + jnp.abs(b)) / jnp.where(apart > 0, apart, 1)
+    total = jnp.where(apart > 0, ratios, 0).sum()
+    return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), 0)
+
+
+ZICO = Proxy(
+    name="zico",
+    score=zico,
+    norm="batch",
+    needs_labels=True,
+    data_free=False,
+    weight_gradients=True,
+    range="about 5 to 15 a layer",
+    reference="Li et al., ZiCo: Zero-shot NAS via inverse coefficient of variation on "
+    "gradients, ICLR 2023",
+)
