@@ -13,6 +13,8 @@ import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from zcpt_jax.data import Dataset
+from zcpt_jax.operations import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space
 
@@ -65,6 +67,17 @@ def load_space(name: str, options: Sequence[str]) -> Space:
     if not hasattr(module, attribute):
         raise InputError(f"--space={name}: {path} defines no {attribute}")
     return build_space(getattr(module, attribute), **parsed)
+
+
+def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
+    """The trained supernet in a folder.
+
+    Raises:
+      InputError: if it is missing, unfinished, damaged or of another space.
+    """
+    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
+
+    return load_supernet(path, space, dataset.num_classes, dataset.image_shape)
 
 
 def parse_options(items: Sequence[str]) -> dict[str, Any]:

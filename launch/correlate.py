@@ -163,11 +163,7 @@ def _config(space: Space, dataset: Dataset, column: str, rows: int) -> Config:
 def _trained(space: Space, dataset: Dataset, scorers: list[Scorer]) -> Trained | None:
     if not _SUPERNET.value or all(s.operation.needs != "supernet" for s in scorers):
         return None
-    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
-
-    return load_supernet(
-        _SUPERNET.value, space, dataset.num_classes, dataset.image_shape
-    )
+    return _command.load_trained(_SUPERNET.value, space, dataset)
 
 
 def _seed(text: str) -> int:

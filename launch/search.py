@@ -207,11 +207,7 @@ def _trained(
 ) -> Trained | None:
     if operation_score.needs != "supernet" or not _SUPERNET.value:
         return None
-    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
-
-    return load_supernet(
-        _SUPERNET.value, space, dataset.num_classes, dataset.image_shape
-    )
+    return _command.load_trained(_SUPERNET.value, space, dataset)
 
 
 def _check_genotype(path: Path) -> None:
