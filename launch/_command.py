@@ -1,5 +1,6 @@
 """What the commands share: clean errors, versions, the progress bar, small parsers."""
 
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
@@ -14,6 +15,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from zcpt_jax.data import Dataset
+from zcpt_jax.files import CONFIG, make_folder, settle_config
 from zcpt_jax.operations import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space
@@ -67,6 +69,34 @@ def load_space(name: str, options: Sequence[str]) -> Space:
     if not hasattr(module, attribute):
         raise InputError(f"--space={name}: {path} defines no {attribute}")
     return build_space(getattr(module, attribute), **parsed)
+
+
+def default_output(*parts: object) -> str:
+    """A folder in ``runs/`` named after settings; a dataset's name may hold a path."""
+    name = "-".join(map(str, parts))
+    return str(Path("runs", name.replace(":", "-").replace("/", "-")))
+
+
+def open_folder(
+    folder: Path, config: Any, progress: str, results: Sequence[str], overwrite: bool
+) -> None:
+    """Makes an output folder, or opens it to go on.
+
+    Args:
+      folder: its path.
+      config: a dataclass of everything that decides the result.
+      progress: the file whose presence means that work has begun.
+      results: files that are written besides.
+      overwrite: start anew whatever is there.
+
+    Raises:
+      InputError: if it cannot be made, or was made with other settings.
+    """
+    make_folder(folder)
+    if overwrite:
+        for name in (CONFIG, progress, *results):
+            (folder / name).unlink(missing_ok=True)
+    settle_config(folder, dataclasses.asdict(config), environment(), progress)
 
 
 def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:

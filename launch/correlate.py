@@ -20,7 +20,6 @@ from launch import _command, _flags  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_study  # noqa: E402
-from zcpt_jax.files import CONFIG, make_folder, settle_config  # noqa: E402
 from zcpt_jax.operations import Accuracies, Trained  # noqa: E402
 from zcpt_jax.orders import get_order  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
@@ -88,13 +87,18 @@ def main(argv: list[str]) -> None:
     accuracies = Accuracies(space, table, _COLUMN.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
     dataset.check_batch_size(_BATCH_SIZE.value)
-    # A trained supernet is judged on images that its weights were not trained on.
-    held_out = load_dataset(
-        _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
-    ).halves()[1]
     trained = _trained(space, dataset, scorers)
-    folder = Path(_OUTPUT.value or f"runs/study-{space.name}-{dataset.name}")
-    _open(folder, _config(space, dataset, accuracies.column, len(table.rows)))
+    held_out = dataset
+    if trained is not None:  # it is judged on images that it was not trained on
+        held_out = load_dataset(
+            _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
+        ).halves()[1]
+    folder = Path(
+        _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
+    )
+    config = _config(space, dataset, accuracies.column, len(table.rows))
+    results = (TABLE, RESULTS, FIGURE)
+    _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
 
     def evaluator(seed: int, proxy: Proxy, variables: Variables | None) -> Evaluator:
@@ -133,14 +137,6 @@ def _write(folder: Path, trials: list[Trial], title: str) -> None:
     print("Spearman, mean over edges and then seeds, +- its 95 % interval over seeds")
     print(f"tables      {folder / TABLE}, {folder / RESULTS}")
     print(f"figure      {folder / FIGURE}")
-
-
-def _open(folder: Path, config: Config) -> None:
-    make_folder(folder)
-    if _OVERWRITE.value:
-        for name in (CONFIG, TRIALS, TABLE, RESULTS, FIGURE):
-            (folder / name).unlink(missing_ok=True)
-    settle_config(folder, dataclasses.asdict(config), _command.environment(), TRIALS)
 
 
 def _config(space: Space, dataset: Dataset, column: str, rows: int) -> Config:

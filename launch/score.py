@@ -23,7 +23,6 @@ from zcpt_jax.correlation import kendall, spearman  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_scores  # noqa: E402
-from zcpt_jax.files import CONFIG, make_folder, settle_config  # noqa: E402
 from zcpt_jax.many import score_networks  # noqa: E402
 from zcpt_jax.population import Population  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
@@ -83,8 +82,11 @@ def main(argv: list[str]) -> None:
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
     dataset.check_batch_size(_BATCH_SIZE.value)
-    folder = Path(_OUTPUT.value or f"runs/scores-{space.name}-{dataset.name}")
-    _open(folder, _config(space, dataset, proxies))
+    folder = Path(
+        _OUTPUT.value or _command.default_output("scores", space.name, dataset.name)
+    )
+    config = _config(space, dataset, proxies)
+    _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
     _score(space, proxies, dataset, networks, file)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])
@@ -238,14 +240,6 @@ def _column(table: Table | None) -> str:
             f"--column={column}: the table has the columns {', '.join(table.columns)}"
         )
     return str(column)
-
-
-def _open(folder: Path, config: Config) -> None:
-    make_folder(folder)
-    if _OVERWRITE.value:
-        for name in (CONFIG, _SCORES, _FIGURE):
-            (folder / name).unlink(missing_ok=True)
-    settle_config(folder, dataclasses.asdict(config), _command.environment(), _SCORES)
 
 
 def _config(space: Space, dataset: Dataset, proxies: Sequence[Proxy]) -> Config:

@@ -100,13 +100,7 @@ def main(argv: list[str]) -> None:
     if table:
         _check_table(table, space)
     with stopwatch.measure("data"):
-        # A trained supernet is judged on images that its weights were not trained on.
-        held_out = operation_score.needs == "supernet"
-        dataset = load_dataset(
-            _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=held_out
-        )
-        dataset = dataset.halves()[1] if held_out else dataset
-        dataset.check_batch_size(_BATCH_SIZE.value)
+        dataset = _load_dataset(operation_score)
     # Traces the supernet: images it cannot take, and budgets it cannot meet, are
     # refused before anything is written.
     count_params(space.supernet(dataset.num_classes), dataset.image_shape)
@@ -167,6 +161,17 @@ def main(argv: list[str]) -> None:
             run, space, proxy, operation_score, dataset, result, seconds(), table
         )
     )
+
+
+def _load_dataset(operation_score: OperationScore) -> Dataset:
+    # A trained supernet is judged on images that its weights were not trained on.
+    held_out = operation_score.needs == "supernet"
+    dataset = load_dataset(
+        _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=held_out
+    )
+    dataset = dataset.halves()[1] if held_out else dataset
+    dataset.check_batch_size(_BATCH_SIZE.value)
+    return dataset
 
 
 def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
@@ -235,11 +240,10 @@ def _check_table(table: Table, space: Space) -> None:
 
 
 def _default_output(config: Config) -> str:
-    dataset = config.dataset.replace(":", "-").replace("/", "-")
-    parts = [config.space, dataset, config.proxy, config.edge_order, str(config.seed)]
+    parts = [config.space, config.dataset, config.proxy, config.edge_order, config.seed]
     if config.operation_score != "zc-pt":
         parts.insert(3, config.operation_score)
-    return str(Path("runs", "-".join(parts)))
+    return _command.default_output(*parts)
 
 
 if __name__ == "__main__":

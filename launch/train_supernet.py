@@ -52,7 +52,9 @@ def main(argv: list[str]) -> None:
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
     )
-    output = _OUTPUT.value or _default_output(space.name, dataset.name, config.seed)
+    output = _OUTPUT.value or _command.default_output(
+        "supernet", space.name, dataset.name, config.seed
+    )
     with _command.Bar(on_step=lambda: None) as bar:
         trained = train_supernet(
             space,
@@ -64,11 +66,6 @@ def main(argv: list[str]) -> None:
             overwrite=_OVERWRITE.value,
         )
     print(_summary(space, trained, output))
-
-
-def _default_output(space: str, dataset: str, seed: int) -> str:
-    name = dataset.replace(":", "-").replace("/", "-")
-    return str(Path("runs", f"supernet-{space}-{name}-{seed}"))
 
 
 def _summary(space: Space, trained: Trained, output: str) -> str:

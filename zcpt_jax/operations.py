@@ -123,8 +123,7 @@ class Accuracies:
             )
         values = table.columns[self.column]
         masks = [population.masks(number) for number in range(population.size)]
-        self.genotypes = [space.genotype(one) for one in masks]
-        keys = [space.table_key(genotype) for genotype in self.genotypes]
+        keys = [space.table_key(space.genotype(one)) for one in masks]
         missing = next((key for key in keys if key not in table.rows), None)
         if missing is not None:
             raise InputError(f"the table has no row for {missing} of {space.name}")

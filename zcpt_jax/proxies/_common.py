@@ -50,6 +50,30 @@ def kernel_gradients(
     return kernels, jax.grad(loss)(kernels)
 
 
+def image_correlations(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> tuple[jax.Array, jax.Array]:
+    """How alike the network's responses to changes of two images are.
+
+    The rows that are correlated are the gradients of the sum of all logits with
+    respect to each image, with BatchNorm on the statistics of the batch.
+
+    Returns:
+      The correlation matrix ``[B, B]``, NaN where an image has no influence at all; and
+      the logits ``[B, classes]``.
+    """
+
+    def total(images: Any) -> tuple[jax.Array, jax.Array]:
+        logits = taps.forward(apply_fn, variables, images, masks, norm="batch")
+        return logits.sum(), logits
+
+    gradients, logits = jax.grad(total, has_aux=True)(batch.images)
+    rows = gradients.reshape(batch.images.shape[0], -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ rows.T, logits
+
+
 def positive_inputs(variables: Variables, batch: Batch) -> tuple[Variables, jax.Array]:
     """Absolute weights and one image of ones: the network of path weights.
 

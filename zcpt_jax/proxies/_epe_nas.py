@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.proxies._common import image_correlations
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
 _EPS = 1e-5
@@ -39,19 +39,12 @@ def epe_nas(
       A scalar, non-negative; NaN if an image has no influence at all, and, with more
       than 100 classes, if no two images have the same label.
     """
-
-    def run(images: Any) -> jax.Array:
-        return taps.forward(apply_fn, variables, images, masks, norm="batch")
-
-    logits, pull_back = jax.vjp(run, batch.images)
-    rows = pull_back(jnp.ones_like(logits))[0].reshape(logits.shape[0], -1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-    correlations = jnp.abs(jnp.clip(rows @ rows.T, -1, 1))
+    correlations, logits = image_correlations(apply_fn, variables, batch, masks)
+    correlations = jnp.abs(jnp.clip(correlations, -1, 1))
     # How many classes there are, and of which size, is not known when this is compiled,
     # so every image stands for its class and counts 1/size.
     labels = jnp.asarray(batch.labels)
-    same = (labels[:, None] == labels[None]).astype(rows.dtype)
+    same = (labels[:, None] == labels[None]).astype(correlations.dtype)
     size = same.sum(axis=1)
     total = same @ (same * jnp.log(correlations + _EPS)).sum(axis=1)
     if logits.shape[1] <= _MANY_CLASSES:

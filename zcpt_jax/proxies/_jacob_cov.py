@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.proxies._common import image_correlations
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
 _EPS = 1e-5
@@ -30,14 +30,8 @@ def jacob_cov(
     Returns:
       A scalar, at most about ``-B``; NaN if an image has no influence at all.
     """
-
-    def total(images: Any) -> jax.Array:
-        return taps.forward(apply_fn, variables, images, masks, norm="batch").sum()
-
-    rows = jax.grad(total)(batch.images).reshape(batch.images.shape[0], -1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-    values = jnp.linalg.eigvalsh(rows @ rows.T) + _EPS
+    correlations, _ = image_correlations(apply_fn, variables, batch, masks)
+    values = jnp.linalg.eigvalsh(correlations) + _EPS
     return -(jnp.log(values) + 1 / values).sum()
 
 
