@@ -125,16 +125,13 @@ def zero_cost_pt(
       InputError: if an argument is out of range.
       ScoreError: if scores decide nothing; it names the proxy, edge and minibatch.
     """
-    for name, value in (
-        ("num_proposals", num_proposals),
-        ("num_validation_batches", num_validation_batches),
-        ("batch_size", batch_size),
-        ("score_batches", score_batches),
-    ):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if not 0 <= seed < 2**32:  # JAX keys drop higher bits
-        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+    _check(
+        seed,
+        num_proposals=num_proposals,
+        num_validation_batches=num_validation_batches,
+        batch_size=batch_size,
+        score_batches=score_batches,
+    )
     dataset.check_batch_size(batch_size)
     order = get_order(edge_order)
     watch = stopwatch or Stopwatch()
@@ -192,6 +189,14 @@ def zero_cost_pt(
     except ScoreError as error:
         raise ScoreError(f"proxy {proxy.name}: {error}") from error
     return SearchResult(best, proposals, validation, worth, watch.seconds())
+
+
+def _check(seed: int, **counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if not 0 <= seed < 2**32:  # JAX keys drop higher bits
+        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
 
 
 def _decisions_of(space: Space) -> int:
