@@ -20,6 +20,11 @@ from zcpt_jax.operations import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space
 
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/zcpt_jax",
+    "where compiled functions are kept for later runs; empty: nowhere",
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
 
 
@@ -31,6 +36,7 @@ def without_traceback(
     def run(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        _keep_compiled(_CACHE.value)
         try:
             main(argv)
         except (InputError, ScoreError, OSError, MemoryError) as error:
@@ -39,6 +45,13 @@ def without_traceback(
             sys.exit("interrupted; run the same command again to go on")
 
     return run
+
+
+def _keep_compiled(folder: str) -> None:
+    """Later runs load what this one compiles; JAX's own setting goes before."""
+    if folder and jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def no_arguments(argv: Sequence[str]) -> None:

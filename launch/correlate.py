@@ -53,6 +53,7 @@ _INITS, _SUPERNET = _flags.initialisations(), _flags.text("supernet")
 _CHUNK = _flags.integer("chunk_size")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
+flags.adopt_module_key_flags(_command)
 
 
 @dataclasses.dataclass(frozen=True)

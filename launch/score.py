@@ -50,6 +50,7 @@ _CHUNK = _flags.integer("chunk_size")
 _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
+flags.adopt_module_key_flags(_command)
 
 _SCORES, _FIGURE = "scores.csv", "scores.png"
 _BLOCK = 64  # networks between two writes

@@ -57,6 +57,7 @@ _CHUNK, _TABLE = _flags.integer("chunk_size"), _flags.text("table")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
 flags.adopt_module_key_flags(_flags)
+flags.adopt_module_key_flags(_command)
 
 
 @dataclasses.dataclass(frozen=True)

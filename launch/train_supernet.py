@@ -34,6 +34,7 @@ _MAX_STEPS = flags.DEFINE_integer("max_steps", None, "stops earlier than the epo
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 500, "steps between states on disk")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
+flags.adopt_module_key_flags(_command)
 
 
 def main(argv: list[str]) -> None:

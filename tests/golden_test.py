@@ -105,8 +105,13 @@ def read(path):
 
 def score(golden, proxy):
     """The scores as a search computes them."""
-    chunk = default_chunk(len(golden.scores[proxy]), PROXIES[proxy].weight_gradients)
-    scorer = Scorer(PROXIES[proxy].score, golden.apply, chunk_size=chunk)
+    chunk = default_chunk(len(golden.scores[proxy]))
+    scorer = Scorer(
+        PROXIES[proxy].score,
+        golden.apply,
+        chunk_size=chunk,
+        forward_only=PROXIES[proxy].forward_only,
+    )
     return scorer(golden.variables, golden.batch, golden.masks)
 
 

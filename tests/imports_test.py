@@ -15,7 +15,7 @@ ALLOWED = {
     "taps": {"types"},
     "masks": {"types"},
     "orders": {"types"},
-    "scoring": {"types"},
+    "scoring": {"types", "skipping"},
     "networks": {"types", "taps"},
     "budgets": {"types", "networks"},
     "tables": {"types"},
@@ -23,9 +23,10 @@ ALLOWED = {
     "data": {"types"},
     "proxies": {"types", "taps"},
     "nasbench101": {"types"},
-    "spaces": {"types", "taps", "masks", "nasbench101"},
+    "spaces": {"types", "taps", "masks", "nasbench101", "skipping"},
     "files": {"types"},
     "stopwatch": set(),
+    "skipping": set(),
     "proposal": {"types", "masks", "orders"},
     "validation": {"types"},
     "minibatches": {"types", "data"},
@@ -86,7 +87,7 @@ ALLOWED = {
     "report": {"types", "tables", "pictures"},
     "runs": {"types", "files", "proposal"},
 }
-SPACES_OF_FILES = {"launch", "tests"}
+SPACES_OF_FILES = {"launch", "tests", "benchmarks"}
 
 
 def room(path):
@@ -119,7 +120,15 @@ def test_rooms_import_only_what_lies_below(path):
 
 @pytest.mark.parametrize("package", ["spaces", "proxies"])
 def test_one_space_or_proxy_does_not_import_another(package):
-    shared = {"_init", "_ops", "_literals", "_windows", "_common", "_inputs", "_reach"}
+    shared = {
+        "_init",
+        "_ops",
+        "_literals",
+        "_windows",
+        "_common",
+        "_inputs",
+        "_reach",
+    }
     shared |= {"_spectra"}
     for path in (ROOT / "zcpt_jax" / package).glob("_[a-z]*.py"):
         prefix = f"zcpt_jax.{package}."

@@ -114,7 +114,7 @@ def test_ensembles_declare_what_their_members_do():
     assert az_nas.combine is log_rank_sum
     both = get_proxy("nwot+snip")
     assert both.name == "nwot+snip" and both.combine is rank_sum
-    assert both.needs_labels and both.weight_gradients and both.norm == "mixed"
+    assert both.needs_labels and both.norm == "mixed"
 
 
 def test_an_ensemble_gives_its_members_scores():

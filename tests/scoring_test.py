@@ -132,6 +132,5 @@ def test_bad_arguments_are_refused():
             score_masks(PROXIES["nwot"].score, lambda v, x, m: x, {}, DATA, masks)
 
 
-def test_default_chunks_on_cpu_pad_little():
-    assert [default_chunk(n) for n in (5, 50, 7, 30, 11)] == [5, 5, 7, 6, 6]
-    assert default_chunk(50, weight_gradients=True) == 1
+def test_masks_go_one_by_one_on_cpu():
+    assert [default_chunk(n) for n in (5, 50)] == [1, 1]

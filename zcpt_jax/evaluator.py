@@ -79,8 +79,13 @@ class Evaluator:
         self.supernet = space.supernet(dataset.num_classes)
         # The masks of one decision of every proposal: what most calls ask for.
         step = together * max(len(d.candidates) for d in all_decisions(space))
-        chunk = chunk_size or default_chunk(step, proxy.weight_gradients)
-        self.scorer = Scorer(proxy.score, self.supernet.apply, chunk_size=chunk)
+        chunk = chunk_size or default_chunk(step)
+        self.scorer = Scorer(
+            proxy.score,
+            self.supernet.apply,
+            chunk_size=chunk,
+            forward_only=proxy.forward_only,
+        )
         if on_chunk is not None:
             self.scorer.on_chunk = on_chunk
         self._given = variables
@@ -153,7 +158,7 @@ class Evaluator:
         module = self.space.network(genotype, self.dataset.num_classes)
         key = jax.random.fold_in(self.network_key, zlib.crc32(genotype.encode()))
         together = 1 if self.each else count
-        chunk = self.chunk_size or default_chunk(together, self.proxy.weight_gradients)
+        chunk = self.chunk_size or default_chunk(together)
         scorer = Scorer(
             self.proxy.score,
             lambda v, x, _, **rngs: module.apply(v, x, **rngs),

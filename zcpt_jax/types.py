@@ -87,8 +87,8 @@ class Proxy:
       needs_labels: whether the labels of the batch enter the score.
       data_free: whether the score is independent of the images' values.
       draws: whether it draws random numbers, from the key of the batch.
-      weight_gradients: whether it differentiates with respect to weights. Under vmap
-        these gradients become grouped convolutions, which are slow on CPU.
+      forward_only: whether it takes no derivative, so that operations of weight zero
+        may be skipped.
       higher_is_better: whether a better network has the higher score; where it has
         the lower one, the search turns the sign.
       range: the values a healthy network can give, in words.
@@ -104,7 +104,7 @@ class Proxy:
     needs_labels: bool = False
     data_free: bool = False
     draws: bool = False
-    weight_gradients: bool = False
+    forward_only: bool = False
     range: str = "any"
     reference: str = ""
     higher_is_better: bool = True

@@ -319,7 +319,6 @@ AZ_EXPRESSIVITY = Proxy(
     needs_labels=False,
     data_free=True,
     draws=True,
-    weight_gradients=False,
     range="from 0 to the logarithm of the channels, a block",
     reference=_REFERENCE,
 )
@@ -331,7 +330,6 @@ AZ_PROGRESSIVITY = Proxy(
     needs_labels=False,
     data_free=True,
     draws=True,
-    weight_gradients=False,
     range="between -10 and 1",
     reference=_REFERENCE,
 )
@@ -343,7 +341,6 @@ AZ_TRAINABILITY = Proxy(
     needs_labels=False,
     data_free=True,
     draws=True,
-    weight_gradients=False,
     range="at most 0; about -1e6 for each block that lets no gradient through",
     reference=_REFERENCE,
 )

@@ -114,7 +114,7 @@ def _together(
         needs_labels=any(member.needs_labels for member in members),
         data_free=all(member.data_free for member in members),
         draws=any(member.draws for member in members),
-        weight_gradients=any(member.weight_gradients for member in members),
+        forward_only=all(member.forward_only for member in members),
         range="ranks, among what is compared",
         reference=reference or "; ".join(member.reference for member in members),
         members=tuple(members),

@@ -61,7 +61,6 @@ EPE_NAS = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=False,
     range="non-negative, grows with the images of each class",
     reference="Lopes et al., EPE-NAS, ICANN 2021",
 )

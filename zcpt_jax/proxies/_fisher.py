@@ -68,7 +68,6 @@ FISHER = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=False,
     range="non-negative",
     reference="Turner et al., BlockSwap, ICLR 2020; Abdelfattah et al., ICLR 2021",
 )

@@ -35,7 +35,6 @@ GRAD_NORM = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=True,
     range="non-negative",
     reference="Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021",
 )

@@ -40,7 +40,6 @@ GRASP = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=True,
     range="any sign, close to zero",
     reference="Wang et al., Picking winning tickets before training, ICLR 2020",
 )

@@ -41,7 +41,6 @@ JACOB_COV = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
-    weight_gradients=False,
     range="at most about -B; very low if two images have the same gradient",
     reference="Mellor et al., arXiv 2006.04647v1; Abdelfattah et al., ICLR 2021",
 )

@@ -41,7 +41,6 @@ L2_NORM = Proxy(
     norm="identity",
     needs_labels=False,
     data_free=True,
-    weight_gradients=False,
     range="non-negative",
     reference="Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021",
 )

@@ -79,7 +79,6 @@ MECO = Proxy(
     needs_labels=False,
     data_free=True,
     draws=True,
-    weight_gradients=False,
     range="between 0 and the number of layers",
     reference="Jiang et al., MeCo: Zero-Shot NAS with One Data and Single Forward Pass "
     "via Minimum Eigenvalue of Correlation, NeurIPS 2023",

@@ -135,7 +135,6 @@ NTK_COND = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
-    weight_gradients=True,
     range="at least 1; inf if the kernel is singular, as in the DARTS spaces",
     reference="Chen et al., TE-NAS, ICLR 2021",
     higher_is_better=False,
@@ -147,7 +146,6 @@ NTK_TRACE = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
-    weight_gradients=True,
     range="non-negative",
     reference="Shu et al., NASI, ICLR 2022",
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zcpt_jax import taps
 from zcpt_jax.types import ApplyFn, Array, Batch, InputError, Norm, Proxy, Variables
@@ -66,18 +67,42 @@ def nwot(
 def pattern_kernel(z: jax.Array) -> jax.Array:
     """Number of units on which two samples agree in being positive.
 
-    With ``s = +-1`` in place of 0/1 one product does the work of two, since
-    ``c c^T + (1-c)(1-c)^T = (s s^T + n) / 2``. All values are integers, so float32
-    is exact up to 2^24 units.
+    Exact: integers, up to 2^24 units.
 
     Args:
       z: ``[B, ...]``, the inputs of a ReLU.
 
     Returns:
-      ``[B, B]``.
+      float32 ``[B, B]``.
     """
-    signs = jnp.where(z > 0, 1.0, -1.0).reshape(z.shape[0], -1)
-    return (signs @ signs.T + signs.shape[1]) / 2
+    active = (z > 0).reshape(z.shape[0], -1)
+    if jax.default_backend() == "cpu":
+        return _agreements_by_bits(active)
+    return _agreements_by_product(active)
+
+
+def _agreements_by_product(active: jax.Array) -> jax.Array:
+    """For tensor cores: bfloat16 holds +-1 exactly, and sums are float32.
+
+    With ``s = +-1`` in place of 0/1 one product does the work of two, since
+    ``c c^T + (1-c)(1-c)^T = (s s^T + n) / 2``.
+    """
+    signs = jnp.where(active, 1, -1).astype(jnp.bfloat16)
+    product = jnp.matmul(signs, signs.T, preferred_element_type=jnp.float32)
+    return (product + active.shape[1]) / 2
+
+
+def _agreements_by_bits(active: jax.Array) -> jax.Array:
+    """For CPUs: 32 units in a word, whose differing bits are counted.
+
+    A third of the time that the matrix product takes, which is a skinny one.
+    """
+    samples, units = active.shape
+    padded = jnp.pad(active, ((0, 0), (0, -units % 32))).reshape(samples, 32, -1)
+    places = np.arange(32, dtype=np.uint32)[None, :, None]
+    words = (padded.astype(jnp.uint32) << places).sum(axis=1, dtype=jnp.uint32)
+    differing = jax.lax.population_count(words[:, None] ^ words[None])
+    return units - differing.sum(axis=-1, dtype=jnp.uint32).astype(jnp.float32)
 
 
 NWOT = Proxy(
@@ -86,7 +111,7 @@ NWOT = Proxy(
     norm="running",
     needs_labels=False,
     data_free=False,
-    weight_gradients=False,
+    forward_only=True,
     range="grows with batch size and units; -inf if two images look the same",
     reference="Mellor et al., Neural Architecture Search without Training, ICML 2021",
 )

@@ -249,7 +249,7 @@ LINEAR_REGIONS = Proxy(
     norm="running",
     needs_labels=False,
     data_free=False,
-    weight_gradients=False,
+    forward_only=True,
     range="1 to about 3000, the number of crops",
     reference="Chen et al., TE-NAS, ICLR 2021",
 )
@@ -260,7 +260,7 @@ SWAP = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
-    weight_gradients=False,
+    forward_only=True,
     range="1 to the number of units, at most 2^B",
     reference="Peng et al., SWAP-NAS, ICLR 2024",
 )

@@ -35,7 +35,6 @@ PLAIN = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=True,
     range="any sign, close to zero",
     reference="Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021",
 )

@@ -78,7 +78,6 @@ PARAMS = Proxy(
     norm="identity",
     needs_labels=False,
     data_free=True,
-    weight_gradients=False,
     range="positive",
     reference="a baseline in Krishnakumar et al., NAS-Bench-Suite-Zero, NeurIPS 2022",
 )
@@ -89,7 +88,6 @@ FLOPS = Proxy(
     norm="identity",
     needs_labels=False,
     data_free=True,
-    weight_gradients=False,
     range="positive",
     reference="a baseline in Krishnakumar et al., NAS-Bench-Suite-Zero, NeurIPS 2022; "
     "the complexity of AZ-NAS, Lee and Ham, CVPR 2024",

@@ -37,7 +37,6 @@ SNIP = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=True,
     range="non-negative",
     reference="Lee et al., SNIP: single-shot network pruning, ICLR 2019",
 )

@@ -86,7 +86,6 @@ SYNFLOW = Proxy(
     norm="identity",
     needs_labels=False,
     data_free=True,
-    weight_gradients=False,
     range="positive, grows exponentially with depth: 1e7 to beyond float32",
     reference="Tanaka et al., Pruning neural networks without any data, NeurIPS 2020",
 )
@@ -97,7 +96,6 @@ LOG_SYNFLOW = Proxy(
     norm="identity",
     needs_labels=False,
     data_free=True,
-    weight_gradients=False,
     range="the natural logarithm of synflow: about 10 to 300",
     reference=SYNFLOW.reference,
 )

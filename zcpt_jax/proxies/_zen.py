@@ -126,7 +126,6 @@ ZEN = Proxy(
     needs_labels=False,
     data_free=True,
     draws=True,
-    weight_gradients=False,
     range="any, grows with depth and width",
     reference="Lin et al., Zen-NAS, ICCV 2021",
 )

@@ -63,7 +63,6 @@ ZICO = Proxy(
     norm="batch",
     needs_labels=True,
     data_free=False,
-    weight_gradients=True,
     range="about 5 to 15 a layer",
     reference="Li et al., ZiCo: Zero-shot NAS via inverse coefficient of variation on "
     "gradients, ICLR 2023",

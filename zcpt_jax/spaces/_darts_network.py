@@ -1,12 +1,14 @@
 """The DARTS networks: supernet and discrete network are one module."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zcpt_jax.skipping import where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._darts_genotype import EDGES
 from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
@@ -104,7 +106,8 @@ class Cell(nn.Module):
                 module = self._convolution(op, len(entries), stride, name)
                 outs = module(activated, on[op])
             else:
-                outs = self._pool(op, z, len(entries), stride, name)
+                used = sum(weights[e][i] for e, i in entries)
+                outs = self._pool(op, z, len(entries), stride, name, used)
             for (edge, index), out in zip(entries, outs, strict=True):
                 terms.append((EDGES[edge][0], weights[edge][index] * out))
         return terms
@@ -117,16 +120,15 @@ class Cell(nn.Module):
         return Reduce(count, self.discrete, name=name)
 
     def _pool(
-        self, op: str, z: jax.Array, count: int, stride: int, name: str
+        self, op: str, z: jax.Array, count: int, stride: int, name: str, used: Any
     ) -> list[jax.Array]:
         """The same for every edge, but for the BatchNorm after pools in supernets."""
         if op == "skip_connect":
             return [z] * count
-        pooled = (
-            _windows.max_pool(z, 3, stride)
-            if op == "max_pool_3x3"
-            else _windows.avg_pool_3x3(z, stride)
-        )
+        pool: Callable[..., jax.Array] = _windows.avg_pool_3x3
+        if op == "max_pool_3x3":
+            pool = functools.partial(_windows.max_pool, size=3)
+        pooled = where_used(used, functools.partial(pool, stride=stride), z)
         if self.discrete:
             return [pooled] * count
         stacked = jnp.broadcast_to(pooled, (count, *pooled.shape))

@@ -35,13 +35,13 @@ class Separable(nn.Module):
         """
         features, count, size = activated.shape[-1], self.count, self.size
         y = _windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
-            activated
+            activated, live
         )
-        y = _ops.PointwiseStack(features, name="pointwise_1")(y)
+        y = _ops.PointwiseStack(features, name="pointwise_1")(y, live)
         y = _ops.batch_norm(self.affine, name="norm_1", stack=True)(y)
         y = ReLU(name="relu")(y, live)
-        y = _windows.DepthwiseStack(count, size, name="depthwise_2")(y)
-        y = _ops.PointwiseStack(features, name="pointwise_2")(y)
+        y = _windows.DepthwiseStack(count, size, name="depthwise_2")(y, live)
+        y = _ops.PointwiseStack(features, name="pointwise_2")(y, live)
         return _ops.batch_norm(self.affine, name="norm_2", stack=True)(y)
 
 
@@ -65,12 +65,11 @@ class Dilated(nn.Module):
     @nn.compact
     def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
-        del live  # no ReLU inside
         depthwise = _windows.DepthwiseStack(
             self.count, self.size, self.stride, 2, name="depthwise"
         )
         pointwise = _ops.PointwiseStack(activated.shape[-1], name="pointwise")
-        y = pointwise(depthwise(activated))
+        y = pointwise(depthwise(activated, live), live)
         return _ops.batch_norm(self.affine, name="norm", stack=True)(y)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
+from zcpt_jax.skipping import where_used
 from zcpt_jax.spaces import _init, _ops, _windows
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import (
@@ -165,12 +166,10 @@ class Cell(nn.Module):
         inputs: dict[int, list[jax.Array]] = {1: [], 2: [], 3: []}
         for source in range(3):
             if source:
-                terms = inputs[source]
-                nodes.append(sum(terms[1:], terms[0]) if terms else jnp.zeros_like(x))
+                nodes.append(_sum(inputs[source], x))
             for node, term in self._outgoing(source, nodes[source], weights):
                 inputs[node].append(term)
-        terms = inputs[3]
-        return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(x)
+        return _sum(inputs[3], x)
 
     def _outgoing(
         self, source: int, z: jax.Array, weights: Sequence[Any]
@@ -189,7 +188,8 @@ class Cell(nn.Module):
             dead = sum(1.0 - jnp.float32(w) for w in on)
             activated = ReLU(name=f"relu_{source}")(z, live, dead)
         if any(op == "avg_pool_3x3" for _, op, _ in uses):
-            pooled = _windows.avg_pool_3x3(z)
+            used = sum(w for _, op, w in uses if op == "avg_pool_3x3")
+            pooled = where_used(used, _windows.avg_pool_3x3, z)
         terms = []
         for node, op, weight in uses:
             if op == "skip_connect":
@@ -197,14 +197,21 @@ class Cell(nn.Module):
             elif op == "avg_pool_3x3":
                 out = pooled
             else:
-                out = self._conv(op, activated, f"{node}_{source}_{op}")
+                out = self._conv(op, activated, weight, f"{node}_{source}_{op}")
             terms.append((node, weight * out))
         return terms
 
-    def _conv(self, op: str, activated: jax.Array, name: str) -> jax.Array:
+    def _conv(self, op: str, activated: jax.Array, weight: Any, name: str) -> jax.Array:
         features = activated.shape[-1]
-        y = _ops.Conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")(activated)
+        conv = _ops.Conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")
+        y = conv(activated, weight)
         return _ops.batch_norm(self.affine, name=f"{name}_norm")(y)
+
+
+def _sum(terms: list[jax.Array], x: jax.Array) -> jax.Array:
+    # Zeros that XLA does not know to be zeros: it would work out all that follows from
+    # them while it compiles, one number after the other, for minutes.
+    return sum(terms[1:], terms[0]) if terms else 0 * x
 
 
 class Reduction(nn.Module):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zcpt_jax.skipping import each_where_used, where_used
 from zcpt_jax.spaces._init import bias_init, kernel_init, stack_init
 from zcpt_jax.spaces._windows import DepthwiseConv
 from zcpt_jax.taps import ReLU
@@ -53,10 +54,18 @@ class Conv(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``."""
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
+
+        Args:
+          x: the input.
+          used: zero if the result does not matter, see :func:`where_used`.
+        """
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape)
+        return where_used(used, self._convolve, x, kernel)
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         if self.size == 1:
             # The same as a matrix product, which XLA runs faster on CPU.
             return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
@@ -79,12 +88,21 @@ class PointwiseStack(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[E, B, H, W, C]`` to ``[E, B, H, W, features]``."""
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[E, B, H, W, C]`` to ``[E, B, H, W, features]``.
+
+        Args:
+          x: the input of each.
+          used: ``[E]``, zero where the result does not matter; None if all of them do.
+        """
         shape = (x.shape[0], 1, 1, x.shape[-1], self.features)
         kernels = self.param("kernels", stack_init, shape)
         # One by one: XLA's batched product takes twice as long on CPU.
-        return jnp.stack([x[e] @ kernels[e, 0, 0] for e in range(x.shape[0])])
+        return each_where_used(used, _pointwise, x, kernels)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel[0, 0]
 
 
 class FactorizedReduce(nn.Module):

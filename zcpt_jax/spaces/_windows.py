@@ -3,12 +3,14 @@
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zcpt_jax.skipping import each_where_used, skips
 from zcpt_jax.spaces._init import kernel_init, stack_init
 
 _use_shifts: bool | None = None  # None: on CPU only
@@ -78,10 +80,17 @@ class DepthwiseStack(nn.Module):
     dilation: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` or ``[E, B, H, W, C]`` to ``[E, B, H', W', C]``."""
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[B, H, W, C]`` or ``[E, B, H, W, C]`` to ``[E, B, H', W', C]``.
+
+        Args:
+          x: the input of all of them, or of each.
+          used: ``[E]``, zero where the result does not matter; None if all of them do.
+        """
         shape = (self.count, self.size, self.size, 1, x.shape[-1])
         kernels = self.param("kernels", stack_init, shape)
+        if _shifted() and skips():
+            return each_where_used(used, self._one, x, kernels)
         if _shifted():
             return _shifted_depthwise(x, kernels, self.stride, self.dilation)
         axes = (0 if x.ndim == 5 else None, 0)
@@ -89,6 +98,9 @@ class DepthwiseStack(nn.Module):
             _grouped_depthwise, stride=self.stride, dilation=self.dilation
         )
         return jax.vmap(run, axes)(x, kernels)
+
+    def _one(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _shifted_depthwise(x, kernel[None], self.stride, self.dilation)[0]
 
 
 def _shifted_depthwise(
