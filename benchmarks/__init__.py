@@ -1,0 +1,1 @@
+"""Measurements of this library beside a PyTorch reference: ``benchmarks/run.py``."""

@@ -1,0 +1,73 @@
+"""Whole searches by ``launch/search.py``, compiled anew and from a warm cache."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.jobs import explain
+from benchmarks.targets import SEARCH_PROXY
+
+ROOT = Path(__file__).resolve().parents[1]
+_FLAGFILE = ROOT / "launch" / "flagfiles" / "nasbench201_cifar10.flags"
+_SMOKE = (
+    "--space_options=channels=4,cells_per_stage=1",
+    "--num_proposals=1",
+    "--num_validation_batches=1",
+    "--batch_size=8",
+)
+
+
+def measure_search(data_dir: str | None, smoke: bool) -> dict[str, Any]:
+    """NAS-Bench-201 with the settings of its flagfile, twice.
+
+    Both share a compilation cache, which is empty at first. The seconds are those of
+    the run's ``timings.json``, imports included.
+
+    Args:
+      data_dir: where CIFAR-10 is; without it the digits take its place.
+      smoke: a search of seconds, to see that all is well.
+
+    Returns:
+      The row.
+    """
+    dataset = "cifar10" if data_dir else "digits"
+    args = [
+        f"--flagfile={_FLAGFILE}",
+        f"--dataset={dataset}",
+        f"--proxy={SEARCH_PROXY}",
+    ]
+    args += [f"--data_dir={data_dir}"] if data_dir else []
+    args += _SMOKE if smoke else ()
+    row: dict[str, Any] = {"space": "nasbench201", "proxy": SEARCH_PROXY}
+    row["dataset"] = dataset
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in ("cold", "warm"):
+            found = _run([*args, f"--output_dir={folder}/{cache}"], f"{folder}/cache")
+            if "error" in found:
+                return {**row, "error": f"{cache} cache: {found['error']}"}
+            row[f"{cache}_seconds"] = sum(found.values())
+            row[f"{cache}_phases"] = found
+    return row
+
+
+def _run(args: list[str], cache: str) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "search.py"), *args],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        return {"error": explain(done)}
+    output = Path(args[-1].partition("=")[2])
+    return json.loads((output / "timings.json").read_text())
