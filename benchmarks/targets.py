@@ -31,9 +31,11 @@ class Target:
     def __str__(self) -> str:
         """``step ratio >= 8 (nwot, darts)``."""
         sign = ">=" if self.at_least else "<"
-        name = f"{self.section.removesuffix('s')} {self.number}"
+        name = f"{_SINGULAR[self.section]} {self.number}"
         return f"{name} {sign} {self.bound:g} ({self.proxy}, {self.space})"
 
+
+_SINGULAR = {"steps": "step", "proposals": "proposal", "searches": "search"}
 
 TARGETS = (
     Target("steps", "nasbench201", "nwot", "ratio", 8),

@@ -9,7 +9,7 @@ from tests import helpers
 from zcpt_jax import get_space, masks
 from zcpt_jax.proxies import PROXIES, _nwot
 from zcpt_jax.scoring import Scorer
-from zcpt_jax.skipping import each_where_used, skipping, where_used
+from zcpt_jax.skipping import apart, each_where_used, skipping, where_used
 
 
 def plain_kernel(z):
@@ -102,3 +102,18 @@ def test_a_network_without_a_path_compiles_without_working_it_out():
     assert "reduce-window" in text  # still there: it was not folded
     logits = net.apply(variables, images)
     np.testing.assert_array_equal(logits[0], logits[1])
+
+
+def test_keeping_fusions_apart_changes_neither_values_nor_derivatives():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
+
+    def value(x, weights):
+        return (weights[0][1] * apart(jnp.sin(x), weights) ** 2).sum()
+
+    weights = jnp.array([[0.0, 0.5], [-1.0, 0.0]])
+    plain = jax.jit(lambda x: (0.5 * jnp.sin(x) ** 2).sum())
+    np.testing.assert_allclose(jax.jit(value)(x, weights), plain(x), rtol=1e-6)
+    found, expected = jax.jit(jax.grad(value))(x, weights), jax.grad(plain)(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert "cond" in str(jax.make_jaxpr(value)(x, weights))
+    assert np.isnan(value(x, weights * jnp.nan))

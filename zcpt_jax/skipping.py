@@ -1,7 +1,7 @@
 """Leaving out what has weight zero, where that saves time."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -76,6 +76,24 @@ def each_where_used(
             for e in range(kernels.shape[0])
         ]
     )
+
+
+def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
+    """``x``; on CPU, XLA fuses nothing before it with what follows, nor gradients.
+
+    It would otherwise compute the gradient of a node's sum anew for every term, and so
+    on back to the input. A condition that depends on the masks, here whether they are
+    numbers, is what it cannot see through. A score without a derivative has the
+    conditions of :func:`where_used` for that.
+
+    Args:
+      x: any array.
+      weights: the operation weights of each edge, ``[O]``.
+    """
+    total = sum(sum(row) for row in weights)
+    if _skip or not isinstance(total, jax.Array) or jax.default_backend() != "cpu":
+        return x
+    return jax.lax.cond(total == total, lambda x: x, lambda x: x * jnp.nan, x)
 
 
 def skips() -> bool:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import where_used
+from zcpt_jax.skipping import apart, where_used
 from zcpt_jax.spaces import _init, _ops, _windows
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import (
@@ -166,10 +166,10 @@ class Cell(nn.Module):
         inputs: dict[int, list[jax.Array]] = {1: [], 2: [], 3: []}
         for source in range(3):
             if source:
-                nodes.append(_sum(inputs[source], x))
+                nodes.append(apart(_sum(inputs[source], x), weights))
             for node, term in self._outgoing(source, nodes[source], weights):
                 inputs[node].append(term)
-        return _sum(inputs[3], x)
+        return apart(_sum(inputs[3], x), weights)
 
     def _outgoing(
         self, source: int, z: jax.Array, weights: Sequence[Any]
