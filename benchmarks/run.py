@@ -3,8 +3,8 @@
 For every space and proxy it prints
 
 * a decision step of the undecided supernet: seconds to compile, milliseconds a
-  perturbation of this library (the step as a search of N=10 proposals has it, vmapped
-  and chunked) and of the reference (one perturbation at a time, eager, as the published
+  perturbation of this library (the step as a search of N=10 proposals has it, chunked
+  as there) and of the reference (one perturbation at a time, eager, as the published
   code; see ``torch_reference``), their ratio, and the largest resident memory of each;
 * for nwot, the same averaged over a whole proposal: this library decides all edges in
   random order, and the reference is timed on one mask of each of those steps; that

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import torch_names
+from tests import helpers, torch_names
 from zcpt_jax import taps
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer, default_chunk
@@ -94,13 +94,9 @@ def read(path):
     module = space.supernet(meta["classes"])
     batch = Batch(*torch_names.batch_from(golden))
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.asarray(batch.images))
-    part = {
-        kind: {k.removeprefix(kind): v for k, v in golden.items() if k.startswith(kind)}
-        for kind in ("mask/", "score/")
-    }
     variables = torch_names.variables_from(golden, meta, shapes)
-    scores = part["score/"]
-    return Golden(space.name, module.apply, variables, batch, part["mask/"], scores)
+    masks, scores = (helpers.part(golden, kind) for kind in ("mask/", "score/"))
+    return Golden(space.name, module.apply, variables, batch, masks, scores)
 
 
 def score(golden, proxy):

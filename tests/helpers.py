@@ -119,3 +119,8 @@ def plain_net(data):
     net = PlainNet()
     mask = jnp.full((2,), 0.5)
     return net, net.init(jax.random.key(1), jnp.asarray(data.images), mask), mask
+
+
+def part(golden, kind):
+    """The arrays of a golden file whose names begin with ``kind``, without it."""
+    return {k.removeprefix(kind): v for k, v in golden.items() if k.startswith(kind)}

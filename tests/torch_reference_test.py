@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="pip install torch to test the refer
 
 from benchmarks.torch_reference import SUPERNETS  # noqa: E402  after torch is found
 from benchmarks.torch_reference.proxies import PROXIES, Batch  # noqa: E402
+from tests import helpers  # noqa: E402
 
 torch.set_num_threads(1)  # threads that wait for each other crawl on busy machines
 
@@ -37,11 +38,8 @@ class Golden(NamedTuple):
 
 
 def tensors(golden, kind):
-    return {
-        key.removeprefix(kind): torch.from_numpy(value)
-        for key, value in golden.items()
-        if key.startswith(kind)
-    }
+    found = helpers.part(golden, kind)
+    return {key: torch.from_numpy(value) for key, value in found.items()}
 
 
 @functools.cache

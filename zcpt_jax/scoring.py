@@ -1,4 +1,4 @@
-"""The fused call: many masks scored by one compiled, vmapped function."""
+"""The fused call: many masks scored by one compiled function, vmapped off CPU."""
 
 import functools
 import time
@@ -133,7 +133,7 @@ class Scorer:
     def _run(self, *args: Any) -> jax.Array:
         """Runs the function compiled for these shapes, compiling it if it is new."""
         leaves, tree = jax.tree.flatten(args)
-        key = (tree, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        key = (tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self._compiled:
             start = time.perf_counter()
             self._compiled[key] = self._function.lower(*args).compile()
