@@ -166,7 +166,7 @@ def _version(package: str) -> str:
 
 
 class Bar:
-    """A progress bar for each stage; silent when standard error is not a terminal."""
+    """A progress bar for each stage, of the first process, on a terminal."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         """Calls ``on_step`` whenever something was finished."""
@@ -191,7 +191,7 @@ class Bar:
             self.stage = stage
             self.bar = tqdm(
                 total=total,
-                disable=None,
+                disable=jax.process_index() > 0 or None,  # None: off a terminal
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}% |{bar:16}| {elapsed}<{remaining} {desc}",
             )

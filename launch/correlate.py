@@ -16,7 +16,7 @@ import dataclasses  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 
-from launch import _command, _flags  # noqa: E402
+from launch import _command, _devices, _flags  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_study  # noqa: E402
@@ -54,6 +54,7 @@ _CHUNK = _flags.integer("chunk_size")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
+flags.adopt_module_key_flags(_devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Config:
 def main(argv: list[str]) -> None:
     """Flags to trials to tables and a figure."""
     _command.no_arguments(argv)
+    mesh = _devices.open_mesh()
     scorers = [get_scorer(name) for name in _SCORERS.value]
     seeds = [_seed(text) for text in _SEEDS.value]
     _flags.check_counts(_BATCH_SIZE, _SCORE_BATCHES, _CHUNK)
@@ -94,9 +96,8 @@ def main(argv: list[str]) -> None:
         held_out = load_dataset(
             _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
         ).halves()[1]
-    folder = Path(
-        _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
-    )
+    output = _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
+    folder = Path(_devices.output_folder(output))
     config = _config(space, dataset, accuracies.column, len(table.rows))
     results = (TABLE, RESULTS, FIGURE)
     _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
@@ -113,6 +114,7 @@ def main(argv: list[str]) -> None:
             score_batches=_SCORE_BATCHES.value,
             variables=variables,
             chunk_size=_CHUNK.value,
+            mesh=mesh,
         )
 
     wanted = [(scorer, seed) for scorer in scorers for seed in seeds]

@@ -17,8 +17,9 @@ from collections.abc import Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
 
-from launch import _command, _flags  # noqa: E402
+from launch import _command, _devices, _flags  # noqa: E402
 from zcpt_jax.correlation import kendall, spearman  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
@@ -51,6 +52,7 @@ _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
+flags.adopt_module_key_flags(_devices)
 
 _SCORES, _FIGURE = "scores.csv", "scores.png"
 _BLOCK = 64  # networks between two writes
@@ -75,6 +77,7 @@ class Config:
 def main(argv: list[str]) -> None:
     """Flags to a population to a file of scores."""
     _command.no_arguments(argv)
+    mesh = _devices.open_mesh()
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxies = [_single(name) for name in _PROXY_NAMES.value]
     _flags.check_counts(_NUM_BATCHES, _BATCH_SIZE, _CHUNK, _SEED)
@@ -83,13 +86,14 @@ def main(argv: list[str]) -> None:
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
     dataset.check_batch_size(_BATCH_SIZE.value)
-    folder = Path(
-        _OUTPUT.value or _command.default_output("scores", space.name, dataset.name)
+    output = _OUTPUT.value or _command.default_output(
+        "scores", space.name, dataset.name
     )
+    folder = Path(_devices.output_folder(output))
     config = _config(space, dataset, proxies)
     _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
-    _score(space, proxies, dataset, networks, file)
+    _score(space, proxies, dataset, networks, file, mesh)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])
     print(f"{len(scores):,} networks of {space.name}: {folder / _SCORES}")
     if table is not None:
@@ -102,6 +106,7 @@ def _score(
     dataset: Dataset,
     networks: "_Networks",
     file: ScoreFile,
+    mesh: Mesh | None,
 ) -> None:
     missing = [i for i, g in enumerate(networks.genotypes) if g not in file.scores]
     total = len(networks.genotypes)
@@ -113,6 +118,7 @@ def _score(
         seed=_SEED.value,
         together=_BLOCK,
         chunk_size=_CHUNK.value,
+        mesh=mesh,
     )
     done = total - len(missing)
     with _command.Bar(on_step=lambda: None) as bar:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import app, flags  # noqa: E402
 
-from launch import _command, _flags  # noqa: E402
+from launch import _command, _devices, _flags  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import load_genotype  # noqa: E402
@@ -58,6 +58,7 @@ _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
+flags.adopt_module_key_flags(_devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Config:
 def main(argv: list[str]) -> None:
     """Flags to a configuration to one call of the library."""
     _command.no_arguments(argv)
+    mesh = _devices.open_mesh()
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
@@ -116,7 +118,7 @@ def main(argv: list[str]) -> None:
     trained = _trained(operation_score, space, dataset)
     config = _config(space, proxy.name, order.name, dataset)
     run = RunDirectory(
-        _OUTPUT.value or _default_output(config),
+        _devices.output_folder(_OUTPUT.value or _default_output(config)),
         dataclasses.asdict(config),
         environment=_command.environment(),
         overwrite=_OVERWRITE.value,
@@ -152,6 +154,7 @@ def main(argv: list[str]) -> None:
             initialisations=_INITS.value,
             budgets=budgets,
             chunk_size=_CHUNK.value,
+            mesh=mesh,
             memory=run,
             progress=bar.update,
             stopwatch=stopwatch,

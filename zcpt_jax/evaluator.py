@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from zcpt_jax import minibatches
 from zcpt_jax.budgets import all_decisions
@@ -50,6 +51,7 @@ class Evaluator:
         score_batches: int = 1,
         variables: Variables | None = None,
         chunk_size: int | None = None,
+        mesh: Mesh | None = None,
         stopwatch: Stopwatch | None = None,
         on_chunk: Callable[[float], None] | None = None,
     ) -> None:
@@ -66,25 +68,27 @@ class Evaluator:
             draw of initial weights, or ``each`` has its own.
           score_batches: minibatches over which a mask's scores are summed.
           variables: of the supernet, where it is trained already.
-          chunk_size: masks scored in one call.
+          chunk_size: masks scored in one call by one device.
+          mesh: devices that share the masks; one by default.
           stopwatch: takes the wall time by phase.
           on_chunk: called with the share of a call's masks that are scored.
         """
         self.space, self.proxy, self.dataset = space, proxy, dataset
         self.batch_size, self.seed = batch_size, seed
         self.score_batches, self.chunk_size = score_batches, chunk_size
+        self.mesh = mesh
         self.each = initialisations == "each" and variables is None
         self.stopwatch = stopwatch or Stopwatch()
         self.supernet_key, self.network_key = jax.random.split(jax.random.key(seed))
         self.supernet = space.supernet(dataset.num_classes)
         # The masks of one decision of every proposal: what most calls ask for.
         step = together * max(len(d.candidates) for d in all_decisions(space))
-        chunk = chunk_size or default_chunk(step)
         self.scorer = Scorer(
             proxy.score,
             self.supernet.apply,
-            chunk_size=chunk,
+            chunk_size=self._chunk(step),
             forward_only=proxy.forward_only,
+            mesh=mesh,
         )
         if on_chunk is not None:
             self.scorer.on_chunk = on_chunk
@@ -137,13 +141,12 @@ class Evaluator:
             self._block = (start, self._batches(names))
         network, batches = self._networks[genotype], self._block[1]
         if network.variables is None:
-            parts = []
-            for row in range(stop - start):
-                key = jax.random.fold_in(network.key, start + row)
-                fresh = self._init(network.module, key)
-                one = np.array([row])
-                parts.append(self._timed(network.scorer, fresh, batches, {}, one))
-            return np.concatenate(parts)
+            numbers = range(start, stop)
+            keys = [jax.random.fold_in(network.key, number) for number in numbers]
+            drawn = [self._init(network.module, key) for key in keys]
+            fresh = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+            rows = np.arange(stop - start)
+            return self._timed(network.scorer, fresh, batches, {}, rows)
         # A score that neither sees images nor draws is the same on every minibatch.
         alike = self.proxy.data_free and not self.proxy.draws
         rows = np.arange(1 if alike else stop - start)
@@ -157,15 +160,22 @@ class Evaluator:
     def _build(self, genotype: str, count: int) -> _Network:
         module = self.space.network(genotype, self.dataset.num_classes)
         key = jax.random.fold_in(self.network_key, zlib.crc32(genotype.encode()))
-        together = 1 if self.each else count
-        chunk = self.chunk_size or default_chunk(together)
+        # Weights of their own would make every convolution a batched one under vmap.
+        chunk = 1 if self.each else min(self._chunk(count), count)
         scorer = Scorer(
             self.proxy.score,
             lambda v, x, _, **rngs: module.apply(v, x, **rngs),
-            chunk_size=min(chunk, together),
+            chunk_size=chunk,
+            own_variables=self.each,
+            mesh=self.mesh,
         )
         variables = None if self.each else self._init(module, key)
         return _Network(module, key, scorer, variables)
+
+    def _chunk(self, count: int) -> int:
+        """Masks that one device scores in one call, of ``count`` in all."""
+        devices = 1 if self.mesh is None else self.mesh.size
+        return self.chunk_size or default_chunk(-(-count // devices))
 
     def _supernet_variables(self, name: tuple[int, ...]) -> Variables:
         if self._given is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from jax.sharding import Mesh
 
 from zcpt_jax.budgets import Budget, all_decisions
 from zcpt_jax.data import Dataset
@@ -84,6 +85,7 @@ def zero_cost_pt(
     accuracies: Accuracies | None = None,
     budgets: Sequence[Budget] = (),
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
     memory: RunMemory | None = None,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
@@ -113,7 +115,9 @@ def zero_cost_pt(
       trained: a trained supernet, for the operation scores that need one.
       accuracies: of the space's networks, for those that need them.
       budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
-      chunk_size: masks scored in one call; by default what suits the device.
+      chunk_size: masks scored in one call by one device; by default what suits it.
+      mesh: devices that share the masks (:func:`zcpt_jax.sharding.make_mesh`); one by
+        default. With several processes each makes the same call.
       memory: where scores are kept and recalled from, to resume.
       progress: called after every step.
       stopwatch: takes the wall time by phase; a new one by default.
@@ -157,6 +161,7 @@ def zero_cost_pt(
             score_batches=score_batches,
             variables=variables,
             chunk_size=chunk_size,
+            mesh=mesh,
             stopwatch=watch,
             on_chunk=telling.tell_share,
         )

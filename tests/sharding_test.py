@@ -1,0 +1,195 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests import helpers
+from zcpt_jax import sharding
+from zcpt_jax.data import load_dataset
+from zcpt_jax.evaluator import Evaluator
+from zcpt_jax.proxies import PROXIES
+from zcpt_jax.scoring import Scorer
+from zcpt_jax.search import zero_cost_pt
+from zcpt_jax.types import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = helpers.batch()
+SEARCH = [
+    sys.executable,
+    "launch/search.py",
+    "--space_options=channels=4,cells_per_stage=1",
+    "--num_proposals=3",
+    "--num_validation_batches=3",
+    "--batch_size=8",
+    "--initialisations=each",
+]
+
+
+def on_cpu(devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def lines(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["nwot", "snip"])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
+    space, net, variables = helpers.tiny_supernet()
+    masks = {"cell": helpers.all_removals(space)["cell"][:11]}
+    fn = PROXIES[name].score
+    one = Scorer(fn, net.apply, chunk_size=chunk)(variables, DATA, masks)
+    for count in (3, 8):
+        mesh = sharding.make_mesh(count)
+        scorer = Scorer(fn, net.apply, chunk_size=chunk, mesh=mesh)
+        scores = scorer(variables, DATA, masks)
+        assert scores.shape == (11,)
+        if chunk == 1:
+            np.testing.assert_array_equal(scores, one)
+        np.testing.assert_allclose(scores, one, rtol=helpers.CHUNK_RTOL)
+
+
+def test_the_work_of_a_step_is_split_evenly(monkeypatch):
+    work = {device: 0 for device in jax.devices()}
+    run = Scorer._run
+
+    def counting(self, variables, batches, masks, index):
+        for shard in masks["cell"].addressable_shards:
+            work[shard.device] += len(shard.data)
+        assert all(
+            len(leaf.sharding.device_set) == 8 and leaf.is_fully_replicated
+            for leaf in jax.tree.leaves((variables, batches))
+        )
+        return run(self, variables, batches, masks, index)
+
+    monkeypatch.setattr(Scorer, "_run", counting)
+    space, net, variables = helpers.tiny_supernet()
+    masks = {"cell": np.tile(helpers.all_removals(space)["cell"], (2, 1, 1))}
+    scorer = Scorer(
+        lambda apply_fn, v, b, m: m["cell"].sum(), net.apply, mesh=sharding.make_mesh()
+    )
+    scores = scorer(variables, DATA, masks)
+    np.testing.assert_allclose(scores, masks["cell"].sum(axis=(1, 2)), rtol=1e-6)
+    # 60 masks over 8 devices, the last round filled up.
+    assert set(work.values()) == {8}
+
+
+def test_weights_of_their_own_go_to_the_device_of_their_minibatch():
+    space, net, variables = helpers.tiny_supernet()
+    stack = jax.tree.map(
+        lambda leaf: np.stack([np.asarray(leaf) * s for s in (1, 2, 3)]), variables
+    )
+    fn = PROXIES["grad_norm"].score
+    masks = {"cell": np.repeat(space.init_masks()["cell"][None], 3, axis=0)}
+    for mesh in (None, sharding.make_mesh(2)):
+        together = Scorer(fn, net.apply, own_variables=True, mesh=mesh)
+        scores = together(stack, DATA, masks)
+        for row in range(3):
+            own = jax.tree.map(lambda leaf, row=row: leaf[row], stack)
+            one = Scorer(fn, net.apply)(own, DATA, {"cell": masks["cell"][:1]})
+            np.testing.assert_array_equal(scores[row], one[0])
+
+
+def test_validation_is_shared_out_too():
+    space, data = helpers.tiny_space(), load_dataset("digits")
+    settings = {"batch_size": 8, "seed": 3, "initialisations": "each"}
+    genotype = "|skip_connect~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_1x1~1|none~2|"
+    found = [
+        Evaluator(space, PROXIES["nwot"], data, mesh=mesh, **settings).score_network(
+            genotype, 0, 5
+        )
+        for mesh in (None, sharding.make_mesh())
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_search_finds_the_same_on_one_device_and_on_eight():
+    found = [
+        zero_cost_pt(
+            helpers.tiny_space(),
+            PROXIES["snip"],
+            load_dataset("digits"),
+            num_proposals=2,
+            num_validation_batches=3,
+            batch_size=8,
+            mesh=mesh,
+        )
+        for mesh in (None, sharding.make_mesh())
+    ]
+    assert found[0].proposals == found[1].proposals
+    assert found[0].genotype == found[1].genotype
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_number_of_devices_that_is_not_there(count):
+    with pytest.raises(InputError, match=f"from 1 to 8, .*cpu; got {count}"):
+        sharding.make_mesh(count)
+
+
+def test_two_processes_of_four_devices_find_what_one_finds(tmp_path):
+    alone = [*SEARCH, f"--output_dir={tmp_path / 'alone'}"]
+    subprocess.run(alone, cwd=ROOT, env=on_cpu(1), check=True, capture_output=True)
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    # Begun by one process, so that the other must be told of its progress.
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in ("config.json", "decisions.jsonl"):
+        text = (tmp_path / "alone" / name).read_text()
+        text = "".join(text.splitlines(True)[:7]) if name.endswith("l") else text
+        (both / name).write_text(text)
+    command = [
+        *SEARCH,
+        f"--output_dir={both}",
+        f"--coordinator=localhost:{port}",
+        "--num_processes=2",
+    ]
+    started = [
+        subprocess.Popen(
+            [*command, f"--process_id={number}"],
+            cwd=ROOT,
+            env=on_cpu(4),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "found" in outputs[0][0] and "found" not in outputs[1][0]
+    for name in ("decisions.jsonl", "validation.jsonl"):
+        assert lines(both, name) == lines(tmp_path / "alone", name)
+    assert json.loads((both / "genotype.json").read_text()) == json.loads(
+        (tmp_path / "alone" / "genotype.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--devices=3"], "devices must be from 1 to 1"),
+        (["--process_id=0"], "need --coordinator"),
+        (["--coordinator=localhost:1"], "needs --num_processes and --process_id"),
+    ],
+)
+def test_flags_that_do_not_fit(tmp_path, flags, message):
+    done = subprocess.run(
+        [*SEARCH, f"--output_dir={tmp_path / 'run'}", *flags],
+        cwd=ROOT,
+        env=on_cpu(1),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

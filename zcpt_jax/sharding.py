@@ -1,0 +1,71 @@
+"""Work spread over devices, of one process or of many."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from zcpt_jax.types import InputError
+
+
+def make_mesh(
+    count: int | None = None,
+    axis: str = "masks",
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A row of devices.
+
+    Args:
+      count: how many; all by default.
+      axis: what is split over them.
+      devices: to choose from; those of all processes by default.
+
+    Raises:
+      InputError: if there are not that many, or several processes are to leave some
+        out, so that one of them could have none.
+    """
+    there = list(devices or jax.devices())
+    count = len(there) if count is None else count
+    if not 1 <= count <= len(there):
+        raise InputError(
+            f"devices must be from 1 to {len(there)}, those that JAX sees on "
+            f"{there[0].platform}; got {count}"
+        )
+    if jax.process_count() > 1 and count != jax.device_count():
+        raise InputError(
+            f"{jax.process_count()} processes use all of their {jax.device_count()} "
+            f"devices; got devices={count}"
+        )
+    return Mesh(np.array(there[:count]), (axis,), axis_types=(AxisType.Auto,))
+
+
+def split(mesh: Mesh, tree: Any) -> Any:
+    """Arrays whose first axis is split evenly over a row of devices.
+
+    Args:
+      mesh: the row.
+      tree: host arrays, the same in every process, first axes multiples of its length.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+
+    def place(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            host.shape, sharding, lambda index: host[index]
+        )
+
+    return jax.tree.map(place, tree)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Arrays of which every device has a copy.
+
+    Args:
+      mesh: the devices.
+      tree: arrays, the same in every process.
+    """
+    # device_put takes no device of another process.
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
