@@ -76,8 +76,10 @@ ALLOWED = {
     "study_files": {"types", "files", "study"},
     "score_file": {"types", "files"},
     "figures": {"correlation", "study"},
+    "checkpoints": {"types", "files"},
     "supernet_training": {
         "types",
+        "checkpoints",
         "data",
         "files",
         "operations",

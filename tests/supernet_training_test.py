@@ -23,6 +23,13 @@ from launch import _command
 from launch import train_supernet as train_supernet_command
 from tests.helpers import tiny_space
 from tests.own_space import Chain
+from zcpt_jax.checkpoints import (
+    CHECKSUMS,
+    DAMAGED,
+    STATES,
+    Kind,
+    TrainingFolder,
+)
 from zcpt_jax.data import load_dataset
 from zcpt_jax.spaces import _windows, get_space
 from zcpt_jax.supernet_training import (
@@ -33,12 +40,6 @@ from zcpt_jax.supernet_training import (
     mixture,
     read_metrics,
     train_supernet,
-)
-from zcpt_jax.supernet_training._folder import (
-    CHECKSUMS,
-    DAMAGED,
-    STATES,
-    TrainingFolder,
 )
 from zcpt_jax.supernet_training._step import (
     initial_alphas,
@@ -416,7 +417,8 @@ TREE = {
 
 
 def folder(path, **options):
-    return TrainingFolder(path, {"x": 1}, steps=2, **options)
+    kind = Kind("a trained supernet", "launch/train_supernet.py")
+    return TrainingFolder(path, {"x": 1}, kind=kind, steps=2, **options)
 
 
 @pytest.mark.parametrize("harm", [cut_off, flip, empty, cut_metadata, lose_part])

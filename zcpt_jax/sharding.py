@@ -69,3 +69,30 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     # device_put takes no device of another process.
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
+
+
+def spread(mesh: Mesh, tree: Any, smallest: int = 4096) -> Any:
+    """Where to keep each leaf of a state whose large arrays are split over devices.
+
+    Each is split along its longest axis that divides evenly; small ones and those
+    without such an axis are copied to every device.
+
+    Args:
+      mesh: the row of devices.
+      tree: arrays or their shapes.
+      smallest: values from which an array is split.
+
+    Returns:
+      A sharding for each leaf.
+    """
+
+    def place(leaf: Any) -> NamedSharding:
+        even = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        if not even or np.prod(leaf.shape) < smallest:
+            return NamedSharding(mesh, PartitionSpec())
+        longest = max(even, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(
+            mesh, PartitionSpec(*[None] * longest, *mesh.axis_names)
+        )
+
+    return jax.tree.map(place, tree)

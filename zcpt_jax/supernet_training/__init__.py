@@ -5,9 +5,9 @@ et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, trai
 supernets of ``darts-pt``. Operation weights are the softmax of the alphas.
 """
 
+from zcpt_jax.checkpoints import read_metrics
 from zcpt_jax.operations import Trained, mixture
 from zcpt_jax.supernet_training._config import SupernetConfig
-from zcpt_jax.supernet_training._folder import read_metrics
 from zcpt_jax.supernet_training._step import forward_in_training
 from zcpt_jax.supernet_training._train import load_supernet, train_supernet
 

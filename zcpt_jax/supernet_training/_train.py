@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from zcpt_jax.checkpoints import Kind, TrainingFolder, read_final, read_record
 from zcpt_jax.data import Dataset
 from zcpt_jax.operations import Trained
 from zcpt_jax.spaces import space_options
 from zcpt_jax.supernet_training._config import SupernetConfig
-from zcpt_jax.supernet_training._folder import TrainingFolder, read_final, read_record
 from zcpt_jax.supernet_training._step import (
     State,
     Step,
@@ -30,6 +30,8 @@ from zcpt_jax.types import Batch, InputError, ScoreError, Space
 _WEIGHTS_STREAM, _ALPHAS_STREAM = 11, 12
 
 _METRICS = ("loss", "accuracy", "alphas_accuracy")
+
+_KIND = Kind("a trained supernet", "launch/train_supernet.py")
 
 Progress = Callable[[str, float, int, str], None]
 """``(stage, done, total, note)``, called after every step."""
@@ -92,6 +94,7 @@ def train_supernet(
                 TrainingFolder(
                     checkpoints,
                     settings,
+                    kind=_KIND,
                     steps=total,
                     environment=environment,
                     overwrite=overwrite,
@@ -169,7 +172,7 @@ def load_supernet(
       InputError: if the folder holds none, an unfinished or damaged one, or that of
         another space.
     """
-    there = read_record(path)["config"]
+    there = read_record(path, _KIND)["config"]
     wanted = {**_space_settings(space), "num_classes": num_classes}
     differing = [
         f"{name}: {there.get(name)!r} there, {value!r} wanted"
@@ -186,7 +189,7 @@ def load_supernet(
         "variables": dict(space.init_variables(module, key, image_shape)),
         "alphas": initial_alphas(space.init_masks(), key, 0),
     }
-    return Trained(**read_final(path, {"trained": like})["trained"])
+    return Trained(**read_final(path, {"trained": like}, _KIND)["trained"])
 
 
 def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A training run on disk: its settings, its two newest states, its metrics.
+"""A training run on disk: its settings, its newest states and its best, its metrics.
 
 ``config.json`` holds what decides the result, ``metrics.jsonl`` a line every few steps,
 ``checkpoints/N`` the state after N steps as Orbax writes it: under another name first,
@@ -11,10 +11,17 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    BestN,
+    LatestN,
+)
 
 from zcpt_jax.files import (
     CONFIG,
@@ -29,10 +36,28 @@ from zcpt_jax.types import InputError
 METRICS, STATES, DAMAGED = "metrics.jsonl", "checkpoints", "damaged"
 CHECKSUMS = "checksums.json"
 
-_KEPT = 2
+_SCORE = "score"
 
 Items = Mapping[str, Any]
 """Parts of a state by name, each a tree of arrays that can be read on its own."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is trained, for messages.
+
+    Attributes:
+      what: such as ``a trained supernet``.
+      command: that trains it.
+    """
+
+    what: str
+    command: str
+
+    @property
+    def finish(self) -> str:
+        """What to do about an unfinished training."""
+        return f"run {self.command} again with the same flags to go on with it"
 
 
 class TrainingFolder:
@@ -47,7 +72,9 @@ class TrainingFolder:
         path: str | Path,
         config: Mapping[str, Any],
         *,
+        kind: Kind,
         steps: int,
+        keep: int = 2,
         environment: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -57,7 +84,9 @@ class TrainingFolder:
           path: the folder.
           config: everything that decides the result. A folder made with another is
             refused.
+          kind: what is trained.
           steps: after how many steps the training is finished.
+          keep: newest states that are kept, besides the one of the highest score.
           environment: versions, command and the like, kept beside the configuration.
           overwrite: start anew whatever is there.
 
@@ -70,11 +99,11 @@ class TrainingFolder:
         if overwrite:
             self._remove_results()
         if (self.path / CONFIG).exists() or (self.path / STATES).exists():
-            read_record(self.path)
+            read_record(self.path, kind)
         record = {"steps": steps, **(environment or {})}
         settle_config(self.path, config, record, STATES)
         make_folder(self.path / STATES)
-        self._manager = _open(self.path)
+        self._manager = _open(self.path, keep)
         self._unsealed: int | None = None
 
     def __enter__(self) -> "TrainingFolder":
@@ -122,21 +151,23 @@ class TrainingFolder:
         self._drop_metrics_after(0)
         return None
 
-    def save(self, step: int, state: Items) -> None:
-        """Begins to write a state, and removes all but the newest two.
+    def save(self, step: int, state: Items, score: float | None = None) -> None:
+        """Begins to write a state, and removes those that are not to be kept.
 
         Args:
           step: the number of steps behind it.
           state: its parts; their arrays must not be donated afterwards, as they are
             written while training goes on.
+          score: higher is better; None for a state that was not tested.
 
         Raises:
           InputError: if this or the state before it cannot be written.
         """
         parts = {name: ocp.args.StandardSave(tree) for name, tree in state.items()}
         composite = ocp.args.Composite(**parts)
+        metrics = {} if score is None else {"metrics": {_SCORE: score}}
         self._writing(self._seal)
-        self._writing(lambda: self._manager.save(step, args=composite))
+        self._writing(lambda: self._manager.save(step, args=composite, **metrics))
         self._unsealed = step
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -191,11 +222,12 @@ class TrainingFolder:
             ) from error
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
+def read_record(path: str | Path, kind: Kind) -> dict[str, Any]:
     """What ``config.json`` of a training run says.
 
     Args:
       path: the folder.
+      kind: what was trained.
 
     Returns:
       The configuration as ``config``, the number of steps as ``steps``, and what was
@@ -212,22 +244,26 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise TypeError("its entries have other types")
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is not the folder of a trained supernet: it has no {CONFIG}; "
-            "train one with launch/train_supernet.py"
+            f"{path} is not the folder of {kind.what}: it has no {CONFIG}; "
+            f"train one with {kind.command}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} is damaged, or not that of a trained supernet ({_short(error)}); "
+            f"{file} is damaged, or not that of {kind.what} ({_short(error)}); "
             "restore it from a copy, or train anew with --overwrite"
         ) from error
 
 
-def read_final(path: str | Path, like: Items) -> dict[str, Any]:
-    """Parts of the last state of a finished training run.
+def read_final(
+    path: str | Path, like: Items, kind: Kind, *, best: bool = False
+) -> dict[str, Any]:
+    """Parts of the last state of a finished training run, or of its best so far.
 
     Args:
       path: the folder.
       like: the parts wanted, in their shapes.
+      kind: what was trained.
+      best: whether to take the state of the highest score, of an unfinished run too.
 
     Returns:
       These parts.
@@ -235,27 +271,24 @@ def read_final(path: str | Path, like: Items) -> dict[str, Any]:
     Raises:
       InputError: if the run is missing, unfinished or damaged.
     """
-    steps = read_record(path)["steps"]
+    steps = read_record(path, kind)["steps"]
     folder = Path(path).absolute()
     if not (folder / STATES).is_dir():
-        raise InputError(f"{path} holds no {STATES}; {_FINISH}")
-    with _open(folder) as manager:
-        latest = manager.latest_step() or 0
-        if latest < steps:
+        raise InputError(f"{path} holds no {STATES}; {kind.finish}")
+    with _open(folder, keep=1) as manager:
+        found = manager.best_step() if best else manager.latest_step()
+        if found is None or (not best and found < steps):
             raise InputError(
-                f"the training in {path} is unfinished: {latest} of {steps} steps; "
-                f"{_FINISH}"
+                f"the training in {path} is unfinished: {manager.latest_step() or 0} "
+                f"of {steps} steps; {kind.finish}"
             )
         try:
-            return _read(manager, folder, latest, like)
+            return _read(manager, folder, found, like)
         except Exception as error:  # as in restore
             raise InputError(
-                f"the state after {latest} steps in {path} cannot be read "
-                f"({_short(error)}); {_FINISH}"
+                f"the state after {found} steps in {path} cannot be read "
+                f"({_short(error)}); {kind.finish}"
             ) from error
-
-
-_FINISH = "run launch/train_supernet.py again with the same flags to go on with it"
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -264,10 +297,24 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
-def _open(folder: Path) -> ocp.CheckpointManager:
-    keep = ocp.checkpoint_managers.LatestN(_KEPT)
-    options = ocp.CheckpointManagerOptions(preservation_policy=keep, create=False)
+def _open(folder: Path, keep: int) -> ocp.CheckpointManager:
+    best = BestN(get_metric_fn=_score_of, n=1, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+        best_fn=_score_of,
+        create=False,
+        # Only the first of several processes writes, and waits for nobody.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="training"
+        )
+        if jax.process_count() > 1
+        else ocp.options.MultiprocessingOptions(),
+    )
     return ocp.CheckpointManager(folder / STATES, options=options)
+
+
+def _score_of(metrics: Mapping[str, float]) -> float:
+    return metrics[_SCORE]
 
 
 def _read(
