@@ -9,11 +9,11 @@ from PIL import Image
 
 from zcpt_jax.data import TFDS, load_dataset
 from zcpt_jax.data._augment import (
-    crop_and_flip,
+    CropAndFlip,
+    ResizedCropFlipJitter,
     fit,
     jitter_colours,
     random_box,
-    resized_crop_flip_jitter,
 )
 from zcpt_jax.types import InputError
 
@@ -71,13 +71,13 @@ def test_crop_and_flip_shifts_by_an_eighth_at_most_and_mirrors_half():
     seen = set()
     generator = rng()
     for _ in range(400):
-        rows, columns = np.nonzero(crop_and_flip(32)(generator, image)[..., 0])
+        rows, columns = np.nonzero(CropAndFlip(32)(generator, image)[..., 0])
         seen.add((int(rows[0]) - 16, int(columns[0])))
     assert {dy for dy, _ in seen} == set(range(-4, 5))
     straight, mirrored = set(range(6, 15)), set(range(17, 26))
     assert {x for _, x in seen} == straight | mirrored
     for _ in range(50):
-        plain = crop_and_flip(32, flip=False)(generator, image)
+        plain = CropAndFlip(32, flip=False)(generator, image)
         assert np.nonzero(plain[..., 0])[1][0] in straight
 
 
@@ -112,7 +112,7 @@ def test_colour_jitter_keeps_grey_grey_and_changes_colours():
     ]
     assert len({tuple(t) for t in turned}) > 10
     assert all(abs(int(t.max()) - 200) <= 6 for t in turned)  # hue keeps the value
-    augment = resized_crop_flip_jitter(24)
+    augment = ResizedCropFlipJitter(24)
     assert augment(
         rng(), rng().integers(0, 256, (50, 70, 3), dtype=np.uint8)
     ).shape == (

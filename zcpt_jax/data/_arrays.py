@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zcpt_jax.data._augment import crop_and_flip, fit
+from zcpt_jax.data._augment import CropAndFlip, fit
 from zcpt_jax.data._dataset import Dataset
 from zcpt_jax.types import InputError
 
@@ -51,7 +51,7 @@ def load_digits(image_size: int) -> Dataset:
     images = np.stack([fit(np.stack([d] * 3, axis=-1), image_size) for d in small])
     mean, std = channel_statistics(images)
     source = ArraySource(images, digits.target)
-    augment = crop_and_flip(image_size, flip=False)
+    augment = CropAndFlip(image_size, flip=False)
     return Dataset("digits", source, 10, image_size, mean, std, augment)
 
 
@@ -101,7 +101,7 @@ def load_npz(path: str, image_size: int) -> Dataset:
         image_size,
         mean,
         std,
-        crop_and_flip(image_size),
+        CropAndFlip(image_size),
     )
 
 

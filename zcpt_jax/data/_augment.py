@@ -1,39 +1,59 @@
 """Random crops, flips and colours, on uint8 images ``[H, W, 3]`` on the host."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from zcpt_jax.data._dataset import Augment
 
-
-def crop_and_flip(size: int, flip: bool = True) -> Augment:
+@dataclass(frozen=True)
+class CropAndFlip:
     """Fits the image, pads it by an eighth, crops at random, mirrors every other one.
 
     The padding is 4 pixels at size 32 (CIFAR, SVHN) and 2 at size 16 (ImageNet16), as
     in the published code.
 
-    Args:
+    Attributes:
       size: height and width of the result.
       flip: whether to mirror; not for characters.
     """
-    pad = size // 8
 
-    def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    size: int
+    flip: bool = True
+
+    @property
+    def pad(self) -> int:
+        """Pixels of black on each side."""
+        return self.size // 8
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
+        size, pad = self.size, self.pad
         image = np.pad(fit(image, size), ((pad, pad), (pad, pad), (0, 0)))
         top, left, mirror = rng.integers([2 * pad + 1, 2 * pad + 1, 2])
         image = image[top : top + size, left : left + size]
-        return image[:, ::-1] if flip and mirror else image
+        return image[:, ::-1] if self.flip and mirror else image
 
-    return augment
+    def plain(self, image: np.ndarray) -> np.ndarray:
+        """The same without chance, as in a test."""
+        return fit(image, self.size)
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes the short side to ``size`` and cuts out the centre."""
+def fit(image: np.ndarray, size: int, short: int | None = None) -> np.ndarray:
+    """Resizes the short side and cuts out the centre.
+
+    Args:
+      image: uint8 ``[H, W, 3]``.
+      size: height and width of the result.
+      short: what the short side is resized to, at least ``size``, which it is by
+        default.
+    """
+    short = short or size
     height, width = image.shape[:2]
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) == (short, short):
         return image
-    scale = size / min(height, width)
-    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    scale = short / min(height, width)
+    shape = (max(short, round(width * scale)), max(short, round(height * scale)))
     resized = np.asarray(
         Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)
     )
@@ -41,19 +61,29 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     return resized[top : top + size, left : left + size]
 
 
-def resized_crop_flip_jitter(size: int) -> Augment:
-    """The ImageNet recipe: RandomResizedCrop, flip, colour jitter (.4, .4, .4, .2)."""
+@dataclass(frozen=True)
+class ResizedCropFlipJitter:
+    """The ImageNet recipe: RandomResizedCrop, flip, colour jitter (.4, .4, .4, .2).
 
-    def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    Attributes:
+      size: height and width of the result.
+    """
+
+    size: int
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
         box = random_box(rng, image.shape[1], image.shape[0])
         picture = Image.fromarray(image).resize(
-            (size, size), Image.Resampling.BILINEAR, box=box
+            (self.size, self.size), Image.Resampling.BILINEAR, box=box
         )
         if rng.integers(2):
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(jitter_colours(rng, picture))
 
-    return augment
+    def plain(self, image: np.ndarray) -> np.ndarray:
+        """The centre of the image, as in a test: 224 of 256 pixels at size 224."""
+        return fit(image, self.size, self.size * 256 // 224)
 
 
 def random_box(

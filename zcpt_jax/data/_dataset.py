@@ -1,7 +1,7 @@
 """A dataset as the search sees it: minibatches drawn by an explicit generator."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,8 +9,21 @@ import numpy as np
 
 from zcpt_jax.types import Batch, InputError
 
-Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
-"""uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``."""
+
+class Augment(Protocol):
+    """uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``.
+
+    It can be pickled, so that other processes can take the work over.
+    """
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """The image as a training sees it, at random."""
+        ...
+
+    def plain(self, image: np.ndarray) -> np.ndarray:
+        """The image as a test sees it."""
+        ...
+
 
 _HALVES_SEED = 0  # the halves are part of the dataset, not of a run
 
@@ -84,10 +97,21 @@ class Dataset:
         Returns:
           The first ``len(source) // 2`` images in shuffled order, and the others.
         """
+        return self.parts(len(self.source) // 2)
+
+    def parts(self, count: int) -> tuple["Dataset", "Dataset"]:
+        """Two datasets without common images, always the same.
+
+        Args:
+          count: images of the first.
+
+        Returns:
+          The first ``count`` images in shuffled order, and the others.
+        """
         order = np.random.default_rng(_HALVES_SEED).permutation(len(self.source))
         first, second = (
             dataclasses.replace(self, source=_Rows(self.source, rows))
-            for rows in np.split(order, [len(order) // 2])
+            for rows in np.split(order, [count])
         )
         return first, second
 

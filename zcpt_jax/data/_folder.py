@@ -1,12 +1,13 @@
 """``folder:PATH``: one sub-folder a class, images of any size."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zcpt_jax.data._arrays import channel_statistics
-from zcpt_jax.data._augment import crop_and_flip, fit
+from zcpt_jax.data._augment import CropAndFlip, fit
 from zcpt_jax.data._dataset import Dataset
 from zcpt_jax.types import InputError
 
@@ -56,27 +57,68 @@ def load_folder(path: str, image_size: int) -> Dataset:
     Raises:
       InputError: if there are fewer than two classes, or an image cannot be read.
     """
+    files, classes = _list_images(path)
+    source = FolderSource(files)
+    step = -(-len(files) // _STATISTICS_IMAGES)
+    sample = [fit(source.read(i)[0], image_size) for i in range(0, len(files), step)]
+    mean, std = channel_statistics(np.stack(sample))
+    name, augment = f"folder:{path}", CropAndFlip(image_size)
+    return Dataset(name, source, len(classes), image_size, mean, std, augment)
+
+
+def load_folders(
+    train_path: str, test_path: str, image_size: int
+) -> tuple[Dataset, Dataset]:
+    """Two folders with the same classes, both normalised as the first.
+
+    Args:
+      train_path: as :func:`load_folder` takes it.
+      test_path: another folder, with sub-folders of the same names.
+      image_size: images are resized to it, short side first.
+
+    Raises:
+      InputError: if the classes differ, or an image cannot be read.
+    """
+    train = load_folder(train_path, image_size)
+    files, classes = _list_images(test_path)
+    differing = sorted({*classes} ^ {name for name, _ in _classes(train_path)})
+    if differing:
+        raise InputError(
+            f"{test_path} and {train_path} must have images of the same classes; only "
+            f"one of them has any of {', '.join(differing[:10])}"
+        )
+    name, source = f"folder:{test_path}", FolderSource(files)
+    return train, dataclasses.replace(train, name=name, source=source)
+
+
+def _classes(path: str) -> list[tuple[str, list[Path]]]:
+    """Names and images of the sub-folders that hold any."""
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"folder dataset {path} is not a folder")
-    files: list[tuple[Path, int]] = []
-    classes: list[str] = []
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
-        images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _SUFFIXES)
-        files += [(image, len(classes)) for image in images]
-        classes += [folder.name] if images else []
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    found = [(folder.name, _images(folder)) for folder in folders]
+    return [(name, images) for name, images in found if images]
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in _SUFFIXES)
+
+
+def _list_images(path: str) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Images with labels, their headers checked, and the names of the classes."""
+    found = _classes(path)
+    classes = [name for name, _ in found]
     if len(classes) < 2:
         raise InputError(
             f"folder dataset {path} needs a sub-folder with images for each of at "
             f"least two classes; found {classes or 'none'}"
         )
+    files = [
+        (file, label) for label, (_, images) in enumerate(found) for file in images
+    ]
     _check_headers([image for image, _ in files])
-    source = FolderSource(files)
-    step = -(-len(files) // _STATISTICS_IMAGES)
-    sample = [fit(source.read(i)[0], image_size) for i in range(0, len(files), step)]
-    mean, std = channel_statistics(np.stack(sample))
-    name, augment = f"folder:{path}", crop_and_flip(image_size)
-    return Dataset(name, source, len(classes), image_size, mean, std, augment)
+    return files, classes
 
 
 def _check_headers(images: list[Path]) -> None:

@@ -5,12 +5,12 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from zcpt_jax.data._augment import crop_and_flip, resized_crop_flip_jitter
+from zcpt_jax.data._augment import CropAndFlip, ResizedCropFlipJitter
 from zcpt_jax.data._dataset import Augment, Dataset
 from zcpt_jax.types import InputError
 
@@ -30,6 +30,8 @@ class TfdsSpec:
       mean: of each channel.
       std: of each channel.
       augment: image size to augmentation.
+      test_split: the images that trained networks are judged on.
+      mirrored: whether trainings may mirror images. The published searches always do.
     """
 
     builder: str
@@ -38,7 +40,9 @@ class TfdsSpec:
     image_size: int
     mean: Sequence[float]
     std: Sequence[float]
-    augment: Callable[[int], Augment] = crop_and_flip
+    augment: Callable[[int], Augment] = CropAndFlip
+    test_split: str = "test"
+    mirrored: bool = True
 
 
 # Means and standard deviations are those of the published code.
@@ -66,6 +70,7 @@ TFDS: dict[str, TfdsSpec] = {
         32,
         (0.4377, 0.4438, 0.4728),
         (0.1980, 0.2010, 0.1970),
+        mirrored=False,  # a mirrored 2 is no 2
     ),
     "imagenet16_120": TfdsSpec(
         "imagenet_resized/16x16",
@@ -74,6 +79,7 @@ TFDS: dict[str, TfdsSpec] = {
         16,
         (122.68 / 255, 116.66 / 255, 104.01 / 255),
         (63.22 / 255, 61.26 / 255, 65.09 / 255),
+        test_split="validation",
     ),
     "imagenet2012": TfdsSpec(
         "imagenet2012",
@@ -82,10 +88,14 @@ TFDS: dict[str, TfdsSpec] = {
         224,
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
-        resized_crop_flip_jitter,
+        ResizedCropFlipJitter,
+        test_split="validation",
     ),
 }
 """The TFDS datasets that the search knows by name."""
+
+Part = Literal["search", "train", "test"]
+"""The images that a search draws from, all training images, those of the test."""
 
 
 class TfdsSource:
@@ -136,7 +146,7 @@ class TfdsSource:
 
 
 def load_tfds(
-    name: str, data_dir: str | None, image_size: int | None, whole: bool = False
+    name: str, data_dir: str | None, image_size: int | None, part: Part = "search"
 ) -> Dataset:
     """A dataset of :data:`TFDS`.
 
@@ -144,14 +154,13 @@ def load_tfds(
       name: a key of :data:`TFDS`.
       data_dir: where TFDS keeps its datasets; its default if None.
       image_size: height and width, the dataset's default if None.
-      whole: all images of the split, where searches see a part of it.
+      part: which images.
 
     Raises:
-      InputError: if it has not been prepared there, with the command that does it.
+      InputError: if it has not been prepared there, with the command that does it, or
+        has no such split.
     """
-    spec = TFDS[name]
-    if whole:
-        spec = dataclasses.replace(spec, split=spec.split.partition("[")[0])
+    spec = dataclasses.replace(TFDS[name], split=split_of(TFDS[name], part))
     size = image_size or spec.image_size
     source = TfdsSource(name, _open(name, spec, data_dir))
     if spec.builder.startswith("imagenet_resized"):
@@ -160,6 +169,13 @@ def load_tfds(
     return Dataset(
         name, source, spec.num_classes, size, spec.mean, spec.std, spec.augment(size)
     )
+
+
+def split_of(spec: TfdsSpec, part: Part) -> str:
+    """What TFDS calls a part of a dataset."""
+    if part == "test":
+        return spec.test_split
+    return spec.split if part == "search" else spec.split.partition("[")[0]
 
 
 def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
@@ -180,6 +196,13 @@ def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
         ) from error
     if not found:
         raise InputError(f"dataset {name} is not in {where}; {prepare}")
+    split = spec.split.partition("[")[0]
+    if split not in builder.info.splits:
+        raise InputError(
+            f"dataset {name} in {builder.data_path} has no split {split!r}, only "
+            f"{', '.join(builder.info.splits) or 'none'}; delete that folder and "
+            f"{prepare}"
+        )
     try:
         skip = {"image": tfds.decode.SkipDecoding()}
         source = builder.as_data_source(split=spec.split, decoders=skip)
