@@ -1,0 +1,273 @@
+"""Large datasets: workers decode and augment images, and bytes travel to the devices.
+
+Without grain, which would be one more requirement: an order that no worker changes, and
+a start at any step, follow from the seed here as well.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from typing import NamedTuple, Self
+
+import jax
+import numpy as np
+
+from zcpt_jax.data import Splits
+from zcpt_jax.training._augment import augment, augmentation_of, normalise
+from zcpt_jax.training._input import Feed, Inputs, Placement, one_ahead
+from zcpt_jax.training._order import (
+    Rows,
+    ordered_rows,
+    share_of,
+    shuffled_rows,
+    steps_per_epoch,
+)
+from zcpt_jax.types import InputError
+
+# Streams of random numbers, beside the one of the order.
+_AUGMENT_STREAM = 14
+_LARGEST_JOB = 16
+
+THREADS = "zcpt_jax_images"
+"""What names of worker threads begin with."""
+
+
+class Job(NamedTuple):
+    """Images for a worker to read.
+
+    Attributes:
+      rows: of the dataset.
+      seed: of the augmentation, None to read test images.
+      epoch: the same image is another one in the next epoch.
+    """
+
+    rows: np.ndarray
+    seed: int | None
+    epoch: int
+
+
+class HostData:
+    """A training's images, decoded as they are needed: see :class:`Input`.
+
+    An image's augmentation follows from the seed, the epoch and its row: workers,
+    batches and processes have no part in it. Every process reads its share of a batch.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        cutout: int = 0,
+        placement: Placement | None = None,
+        workers: int | None = None,
+        processes: bool = False,
+        ahead: int = 3,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+          splits: what to train and test on.
+          cutout: side of the square that is blanked out on the device, 0 for none.
+          placement: of batches, by default on one device.
+          workers: that decode, by default one a core.
+          processes: takes worker processes, not threads. Threads start at once and
+            share memory, but take turns at what Pillow does under Python's lock.
+            Processes need a program that can be imported without running.
+          ahead: batches that workers may be ahead, which bounds the memory.
+        """
+        self._splits, self._placement = splits, placement or Placement()
+        self._augmentation = augmentation_of(splits.train, cutout, cropped=True)
+        self._workers = workers or os.cpu_count() or 1
+        self._processes, self._ahead = processes, ahead
+        self._pool: Executor | None = None
+
+    @property
+    def resident(self) -> dict[str, jax.Array]:
+        """Nothing stays on the devices."""
+        return {}
+
+    @property
+    def num_images(self) -> int:
+        """Training images."""
+        return len(self._splits.train.source)
+
+    @property
+    def num_test_images(self) -> int:
+        """Test images."""
+        return len(self._splits.test.source)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)``."""
+        return self._splits.train.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return self._splits.train.num_classes
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches of an epoch; the last one is filled up with images of weight 0."""
+        return steps_per_epoch(self.num_images, batch_size)
+
+    def train_batches(
+        self, seed: int, batch_size: int, start: int = 0
+    ) -> Iterator[Feed]:
+        """Shuffled batches without end; ``data`` is augmented images, uint8."""
+        rows = shuffled_rows(seed, start, self.num_images, batch_size)
+        return self._feeds(rows, seed, batch_size)
+
+    def test_batches(self, batch_size: int) -> Iterator[Feed]:
+        """All test images in order; ``data`` is images, uint8."""
+        return self._feeds(
+            ordered_rows(self.num_test_images, batch_size), None, batch_size
+        )
+
+    def train_inputs(
+        self, resident: dict[str, jax.Array], feed: Feed, key: jax.Array
+    ) -> Inputs:
+        """Pure: normalises and blanks out."""
+        del resident
+        images = augment(key, feed.data, self._augmentation)
+        return Inputs(self._placement.keep(images), feed.labels, feed.weights)
+
+    def test_inputs(self, resident: dict[str, jax.Array], feed: Feed) -> Inputs:
+        """Pure: normalises."""
+        del resident
+        images = normalise(feed.data, self._augmentation)
+        return Inputs(self._placement.keep(images), feed.labels, feed.weights)
+
+    def close(self) -> None:
+        """Ends the workers, once each has finished what it is at."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the workers."""
+        self.close()
+
+    def host_batches(
+        self, batches: Iterator[Rows], seed: int | None, process: int, processes: int
+    ) -> Generator[Feed]:
+        """NumPy arrays of one process's share of batches.
+
+        Args:
+          batches: the global ones.
+          seed: of the augmentation, None to read test images.
+          process: from 0.
+          processes: how many share a batch.
+
+        Raises:
+          InputError: if an image is damaged, or a worker process was killed.
+        """
+        waiting: deque[tuple[Rows, list[Future[Feed]]]] = deque()
+        try:
+            for batch in batches:
+                share = share_of(batch, process, processes)
+                waiting.append((share, self._begin(share, seed)))
+                if len(waiting) > self._ahead:
+                    yield _collect(*waiting[0])
+                    waiting.popleft()
+            while waiting:
+                yield _collect(*waiting[0])
+                waiting.popleft()
+        except BrokenExecutor as error:
+            raise InputError(
+                "a process that decodes images was killed, perhaps for lack of memory; "
+                f"take fewer than {self._workers} workers, or threads"
+            ) from error
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+    def _feeds(
+        self, batches: Iterator[Rows], seed: int | None, batch_size: int
+    ) -> Iterator[Feed]:
+        process, processes = jax.process_index(), jax.process_count()
+        self._placement.check(batch_size, processes)
+        shares = self.host_batches(batches, seed, process, processes)
+
+        def feeds() -> Generator[Feed]:
+            for share in shares:
+                yield self._placement.deal(share, batch_size)
+
+        return one_ahead(feeds())
+
+    def _begin(self, share: Rows, seed: int | None) -> list["Future[Feed]"]:
+        """Hands the images of a batch to several workers."""
+        count = len(share.rows)
+        largest = max(1, min(_LARGEST_JOB, count // (2 * self._workers)))
+        parts = np.array_split(share.rows, -(-count // largest))
+        return [self._submit(Job(part, seed, share.epoch)) for part in parts]
+
+    def _submit(self, job: Job) -> "Future[Feed]":
+        if self._processes:
+            return self._executor().submit(_read_adopted, job)
+        return self._executor().submit(read, self._splits, job)
+
+    def _executor(self) -> Executor:
+        if self._pool is None and self._processes:
+            # JAX has threads, which a forked process would find in any state.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self._workers, context, initializer=_adopt, initargs=(self._splits,)
+            )
+        elif self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, THREADS)
+        return self._pool
+
+
+def read(splits: Splits, job: Job) -> Feed:
+    """Reads, and augments, some images.
+
+    Returns:
+      Images uint8 ``[n, H, W, C]``, labels, and weights of 1.
+
+    Raises:
+      InputError: if an image is damaged.
+    """
+    dataset = splits.test if job.seed is None else splits.train
+    images = np.empty((len(job.rows), *dataset.image_shape), np.uint8)
+    labels = np.empty(len(job.rows), np.int32)
+    for place, row in enumerate(job.rows.tolist()):
+        image, labels[place] = dataset.source.read(row)
+        if job.seed is None:
+            images[place] = dataset.augment.plain(image)
+        else:
+            rng = np.random.default_rng([job.seed, _AUGMENT_STREAM, job.epoch, row])
+            images[place] = dataset.augment(rng, image)
+    return Feed(images, labels, np.ones(len(job.rows), np.float32))
+
+
+def _collect(share: Rows, futures: list["Future[Feed]"]) -> Feed:
+    parts = [future.result() for future in futures]
+    images, labels = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+    return Feed(images, labels, share.weights)
+
+
+# A worker process reads from this, rather than get it anew with each job.
+_adopted: Splits | None = None
+
+
+def _adopt(splits: Splits) -> None:
+    global _adopted
+    _adopted = splits
+
+
+def _read_adopted(job: Job) -> Feed:
+    assert _adopted is not None
+    return read(_adopted, job)
