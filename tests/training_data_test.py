@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -285,6 +286,59 @@ def test_eight_devices_see_what_one_sees(tmp_path):
         with np.load(tmp_path / f"{number}.npz") as there:
             for mine, name in zip((*out, *last), there.files, strict=True):
                 np.testing.assert_allclose(there[name], mine, atol=1e-6)
+
+
+TWO_PROCESSES = """
+import hashlib, sys
+import jax, numpy as np
+address, count, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4 // count)
+if count > 1:
+    jax.distributed.initialize(address, count, number)
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import NamedSharding, PartitionSpec
+from zcpt_jax.data import load_splits
+from zcpt_jax.training import make_input
+kinds = (jax.sharding.AxisType.Auto,)
+mesh = jax.make_mesh((4,), ("data",), axis_types=kinds)
+batch = NamedSharding(mesh, PartitionSpec("data"))
+splits, seen = load_splits("digits", image_size=16), hashlib.sha1()
+for limit in (1 << 30, 0):
+    with make_input(splits, cutout=4, sharding=batch, device_bytes=limit) as data:
+        step, key = jax.jit(data.train_inputs), jax.random.key(1)
+        feeds = data.train_batches(5, 64, 2)
+        outs = [step(data.resident, next(feeds), key) for _ in range(2)]
+        test = jax.jit(data.test_inputs)
+        outs += [test(data.resident, feed) for feed in data.test_batches(64)]
+        for array in jax.tree.leaves(outs):
+            seen.update(np.asarray(process_allgather(array, tiled=True)).tobytes())
+print("seen", seen.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts_see_what_one_sees():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, address, str(count), str(number)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for count, number in ((1, 0), (2, 0), (2, 1))
+    ]
+    try:
+        texts = [run.communicate(timeout=300)[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    assert all(run.returncode == 0 for run in runs), texts
+    assert len({text.partition("seen ")[2] for text in texts}) == 1
 
 
 def test_an_epoch_is_a_permutation_of_its_own():
