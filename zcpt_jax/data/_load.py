@@ -67,7 +67,7 @@ def load_splits(
     may have sub-folders ``train`` and ``test`` (or ``val``) with the classes in each.
     Everything else is shuffled, always alike, and every fifth image becomes test.
     Characters (``digits``, ``svhn_cropped``) are not mirrored, though the published
-    trainings mirror SVHN.
+    search mirrors SVHN.
 
     Args:
       name: one of :data:`KNOWN`.
