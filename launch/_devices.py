@@ -34,8 +34,11 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from
 _COPIED = (".json", ".jsonl", ".csv")
 
 
-def open_mesh() -> Mesh | None:
+def open_mesh(axis: str = "masks") -> Mesh | None:
     """Joins the other processes, if there are any. To be called before all else.
+
+    Args:
+      axis: what is split over the devices.
 
     Returns:
       The devices to use, None for a single one.
@@ -47,7 +50,7 @@ def open_mesh() -> Mesh | None:
     _join()
     if jax.process_index() > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  to the end
-    mesh = make_mesh(_DEVICES.value)
+    mesh = make_mesh(_DEVICES.value, axis)
     return mesh if mesh.size > 1 else None
 
 

@@ -28,6 +28,9 @@ _INTEGER: dict[str, tuple[int | None, str]] = {
     "batch_size": (64, "images of a minibatch"),
     "score_batches": (1, "minibatches that the score of a mask is summed over"),
     "seed": (0, "everything random derives from it"),
+    "epochs": (None, "how often all images are gone through; default: the recipe's"),
+    "max_steps": (None, "stops earlier than the epochs"),
+    "save_every": (None, "steps between states on disk; default: the recipe's"),
     "chunk_size": (None, "masks scored in one call; default: what suits the device"),
 }
 
@@ -66,6 +69,11 @@ def initialisations() -> Any:
 def overwrite() -> Any:
     """Whether what lies in the output directory is dropped."""
     return flags.DEFINE_bool("overwrite", False, "start anew in output_dir")
+
+
+def given(*holders: Any) -> dict[str, Any]:
+    """The flags that are not left to the library's default, by name."""
+    return {flag.name: flag.value for flag in holders if flag.value is not None}
 
 
 def check_counts(*holders: Any) -> None:

@@ -21,7 +21,7 @@ from absl import app, flags  # noqa: E402
 from launch import _command, _devices, _flags  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.genotypes import load_genotype  # noqa: E402
+from zcpt_jax.genotypes import GENOTYPE, load_genotype  # noqa: E402
 from zcpt_jax.networks import count_params  # noqa: E402
 from zcpt_jax.operations import (  # noqa: E402
     Accuracies,
@@ -32,7 +32,7 @@ from zcpt_jax.operations import (  # noqa: E402
 from zcpt_jax.orders import get_order  # noqa: E402
 from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
 from zcpt_jax.proxies import get_proxy  # noqa: E402
-from zcpt_jax.runs import GENOTYPE, TIMINGS, RunDirectory  # noqa: E402
+from zcpt_jax.runs import TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import zero_cost_pt  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402

@@ -29,9 +29,8 @@ _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
 _IMAGE_SIZE = _flags.integer("image_size")
 _BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
-_EPOCHS = flags.DEFINE_integer("epochs", 50, "over half of the images")
-_MAX_STEPS = flags.DEFINE_integer("max_steps", None, "stops earlier than the epochs")
-_SAVE_EVERY = flags.DEFINE_integer("save_every", 500, "steps between states on disk")
+_EPOCHS, _MAX_STEPS = _flags.integer("epochs"), _flags.integer("max_steps")
+_SAVE_EVERY = _flags.integer("save_every")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
@@ -46,9 +45,8 @@ def main(argv: list[str]) -> None:
     config = SupernetConfig(
         seed=_SEED.value,
         batch_size=_BATCH_SIZE.value,
-        epochs=_EPOCHS.value,
         max_steps=_MAX_STEPS.value,
-        save_every=_SAVE_EVERY.value,
+        **_flags.given(_EPOCHS, _SAVE_EVERY),
     )
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True

@@ -77,6 +77,7 @@ ALLOWED = {
     "score_file": {"types", "files"},
     "figures": {"correlation", "study"},
     "checkpoints": {"types", "files"},
+    "train_pass": {"types", "taps"},
     "supernet_training": {
         "types",
         "checkpoints",
@@ -84,21 +85,22 @@ ALLOWED = {
         "files",
         "operations",
         "spaces",
-        "taps",
+        "train_pass",
     },
     "training": {
         "types",
-        "budgets",
+        "checkpoints",
         "data",
         "files",
-        "genotypes",
-        "networks",
+        "pictures",
+        "report",
+        "sharding",
         "spaces",
-        "taps",
+        "train_pass",
     },
     "pictures": {"types"},
     "report": {"types", "tables", "pictures"},
-    "runs": {"types", "files", "proposal"},
+    "runs": {"types", "files", "genotypes", "proposal"},
 }
 SPACES_OF_FILES = {"launch", "tests", "benchmarks"}
 

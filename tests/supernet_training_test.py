@@ -35,7 +35,6 @@ from zcpt_jax.spaces import _windows, get_space
 from zcpt_jax.supernet_training import (
     SupernetConfig,
     _train,
-    forward_in_training,
     load_supernet,
     mixture,
     read_metrics,
@@ -46,6 +45,7 @@ from zcpt_jax.supernet_training._step import (
     make_optimisers,
     make_step,
 )
+from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.types import NOISE, InputError, ScoreError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,12 +1,15 @@
 """Genotype files: the result of a search, and what retraining starts from."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zcpt_jax.types import InputError
+from zcpt_jax.types import InputError, Space
+
+GENOTYPE = "genotype.json"
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,41 @@ def load_genotype(path: str | Path) -> GenotypeFile:
                 f"{fields[name]!r}"
             )
     return GenotypeFile(**fields)
+
+
+def resolve_genotype(text: str, space: Space) -> str:
+    """The genotype that a user means.
+
+    Args:
+      text: a genotype file or a folder that holds one, the name of a published
+        genotype, or a genotype in any form that the space reads.
+      space: the space it is of.
+
+    Returns:
+      Its canonical form.
+
+    Raises:
+      InputError: if it is none of these, or of another space.
+    """
+    path = Path(text)
+    with contextlib.suppress(OSError):  # a long literal is no file name
+        path = path / GENOTYPE if path.is_dir() else path
+        if path.is_file():
+            record = load_genotype(path)
+            if record.space != space.name:
+                raise InputError(
+                    f"{path} holds a genotype of {record.space}, not of {space.name}; "
+                    f"choose --space={record.space}"
+                )
+            return space.parse(record.genotype)
+    published = space.published()
+    if text in published:
+        return published[text]
+    try:
+        return space.parse(text)
+    except InputError as error:
+        names = f", or one of {', '.join(published)}" if published else ""
+        raise InputError(
+            f"{text!r} is no genotype of {space.name} ({error}); expected a run "
+            f"directory or file with one, a literal{names}"
+        ) from error

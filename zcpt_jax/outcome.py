@@ -6,11 +6,11 @@ from typing import Any
 import jax
 
 from zcpt_jax.data import Dataset
-from zcpt_jax.genotypes import GenotypeFile, dump_genotype
+from zcpt_jax.genotypes import GENOTYPE, GenotypeFile, dump_genotype
 from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.operations import OperationScore
 from zcpt_jax.report import ProposalRow, Report, render
-from zcpt_jax.runs import CONFIG, GENOTYPE, REPORT, RunDirectory
+from zcpt_jax.runs import CONFIG, REPORT, RunDirectory
 from zcpt_jax.search import SearchResult
 from zcpt_jax.spaces import space_options
 from zcpt_jax.tables import Standing, Table

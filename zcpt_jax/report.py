@@ -104,30 +104,40 @@ def render(report: Report) -> str:
         )
         cards.append((note, value))
     body = [
-        f"<h1>{_text(report.title)}</h1><p class=lead>{_text(report.lead)}</p>",
-        f"<p><code>{_text(report.genotype)}</code></p>",
+        f"<h1>{text(report.title)}</h1><p class=lead>{text(report.lead)}</p>",
+        f"<p><code>{text(report.genotype)}</code></p>",
         *(
-            f"<p>{_text(name)}: <code>{_text(form)}</code></p>"
+            f"<p>{text(name)}: <code>{text(form)}</code></p>"
             for name, form in report.forms.items()
         ),
-        f"<div class=cards>{''.join(_card(*card) for card in cards)}</div>",
+        f"<div class=cards>{''.join(card(*fact) for fact in cards)}</div>",
         "<h2>What was found</h2>",
         *(draw(drawing) for drawing in report.drawings),
         "<h2>Proposals and their validation</h2>",
         _proposals(report),
         "<h2>Decisions, in the order they were taken</h2>",
-        f"<p class=lead>{_text(report.explanation)}; the one that stays is framed. "
+        f"<p class=lead>{text(report.explanation)}; the one that stays is framed. "
         "Colours compare within a row.</p>",
         f"<div class=grid>{_decisions(report.decisions, report.dark_is_low)}</div>",
         "<h2>Wall time</h2>",
         _wall_time(report.seconds),
-        _details("Settings", report.config),
-        _details("Versions and command", report.environment),
+        details("Settings", report.config),
+        details("Versions and command", report.environment),
     ]
+    return page(report.title, body)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A page of its own, in the style of all reports.
+
+    Args:
+      title: of the browser's tab, plain text.
+      body: HTML, part by part.
+    """
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width">'
-        f"<title>{_text(report.title)}</title><style>{_STYLE}</style>"
+        f"<title>{text(title)}</title><style>{_STYLE}</style>"
         f"<body>{''.join(body)}</body></html>\n"
     )
 
@@ -142,7 +152,7 @@ def _proposals(report: Report) -> str:
         accuracy = "" if row.accuracy is None else f"{row.accuracy:.2f} %"
         best = ' class="best"' if row.genotype == report.genotype else ""
         rows.append(
-            f"<tr{best}><td>{number}</td><td><code>{_text(row.genotype)}</code></td>"
+            f"<tr{best}><td>{number}</td><td><code>{text(row.genotype)}</code></td>"
             f"<td>{_number(row.score)}</td><td style='min-width:9rem'>"
             f"<div class=bar style='width:{width:.0f}%'></div></td>"
             f"<td>{accuracy}</td></tr>"
@@ -150,7 +160,7 @@ def _proposals(report: Report) -> str:
     column = report.standings[0].column if report.standings else ""
     return (
         "<table><tr><th>#</th><th>genotype</th><th>mean score</th><th></th>"
-        f"<th>{_text(column)}</th></tr>{''.join(rows)}</table>"
+        f"<th>{text(column)}</th></tr>{''.join(rows)}</table>"
     )
 
 
@@ -171,7 +181,7 @@ def _heat_map(
     for line in lines:
         if line["candidates"] != header:
             header = line["candidates"]
-            names = "".join(f"<th>{_text(name)}</th>" for name in header)
+            names = "".join(f"<th>{text(name)}</th>" for name in header)
             parts.append(f"<tr><th>edge</th>{names}</tr>")
         parts.append(_heat_row(line, dark_is_low))
     table = f"<table class=heat>{''.join(parts)}</table>"
@@ -199,7 +209,7 @@ def _heat_row(line: Mapping[str, Any], dark_is_low: bool) -> str:
             f'<td{kept} style="background:rgba(42,157,143,{alpha:.2f})">'
             f"{_number(score)}</td>"
         )
-    return f"<tr><td class=name>{_text(line['edge'])}</td>{''.join(cells)}</tr>"
+    return f"<tr><td class=name>{text(line['edge'])}</td>{''.join(cells)}</tr>"
 
 
 def _wall_time(seconds: Mapping[str, float]) -> str:
@@ -211,7 +221,7 @@ def _wall_time(seconds: Mapping[str, float]) -> str:
         bars.append(f'<div style="width:{share:.2f}%;background:{colour}"></div>')
         keys.append(
             f'<span class=key style="background:{colour}"></span>'
-            f"{_text(phase)} {value:.1f} s"
+            f"{text(phase)} {value:.1f} s"
         )
     return (
         f"<div class=time>{''.join(bars)}</div>"
@@ -219,21 +229,24 @@ def _wall_time(seconds: Mapping[str, float]) -> str:
     )
 
 
-def _details(title: str, values: Mapping[str, Any]) -> str:
+def details(title: str, values: Mapping[str, Any]) -> str:
+    """Names and values, folded away below a title."""
     rows = "".join(
-        f"<tr><td>{_text(key)}</td><td><code>{_text(value)}</code></td></tr>"
+        f"<tr><td>{text(key)}</td><td><code>{text(value)}</code></td></tr>"
         for key, value in values.items()
     )
     return f"<details><summary>{title}</summary><table>{rows}</table></details>"
 
 
-def _card(name: str, value: str) -> str:
-    return f"<div class=card><b>{_text(value)}</b><span>{_text(name)}</span></div>"
+def card(name: str, value: str) -> str:
+    """One fact, its value large."""
+    return f"<div class=card><b>{text(value)}</b><span>{text(name)}</span></div>"
 
 
 def _number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else str(value)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Anything as text that HTML takes."""
     return html.escape(str(value))

@@ -20,11 +20,12 @@ from zcpt_jax.files import (
     settle_config,
     write_atomically,
 )
+from zcpt_jax.genotypes import GENOTYPE
 from zcpt_jax.proposal import Step
 from zcpt_jax.types import InputError
 
 DECISIONS, VALIDATION = "decisions.jsonl", "validation.jsonl"
-GENOTYPE, TIMINGS, REPORT = "genotype.json", "timings.json", "report.html"
+TIMINGS, REPORT = "timings.json", "report.html"
 
 _STEP_FIELDS = {"proposal", "step", "phase", "edge", "kept", "candidates", "scores"}
 _VALIDATION_FIELDS = {"genotype", "start", "scores"}

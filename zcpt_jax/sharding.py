@@ -91,8 +91,6 @@ def spread(mesh: Mesh, tree: Any, smallest: int = 4096) -> Any:
         if not even or np.prod(leaf.shape) < smallest:
             return NamedSharding(mesh, PartitionSpec())
         longest = max(even, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(
-            mesh, PartitionSpec(*[None] * longest, *mesh.axis_names)
-        )
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, *mesh.axis_names))
 
     return jax.tree.map(place, tree)

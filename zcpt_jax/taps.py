@@ -78,6 +78,18 @@ class CutPoint(nn.Module):
         return states
 
 
+class DropPath(nn.Module):
+    """Marks a path that a training may drop for some of the images.
+
+    :func:`zcpt_jax.train_pass.forward_in_training` does so.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns ``[B, ...]`` unchanged."""
+        return x
+
+
 class GlobalAverage(nn.Module):
     """The average over positions before the classifier; marks the last feature map."""
 

@@ -229,6 +229,31 @@ class Space(Protocol):
         """The discrete network; ``apply(variables, images)`` gives the logits."""
         ...
 
+    def evaluation_network(
+        self, genotype: str, num_classes: int, *, auxiliary: bool = False
+    ) -> nn.Module:
+        """The network as it is trained from scratch.
+
+        Args:
+          genotype: of the space.
+          num_classes: number of logits.
+          auxiliary: whether it has an auxiliary head, whose logits it sows as
+            ``auxiliary``: ``apply(..., mutable=['auxiliary'])`` gives them too.
+
+        Raises:
+          InputError: if the space's networks have no such head.
+        """
+        if auxiliary:
+            raise InputError(
+                f"networks of {self.name} have no auxiliary head; train with "
+                "auxiliary=0"
+            )
+        return self.network(genotype, num_classes)
+
+    def published(self) -> Mapping[str, str]:
+        """Genotypes that papers report, by their names there."""
+        return {}
+
     def genotype(self, masks: Masks) -> str:
         """The genotype of fully decided masks, in the space's usual form."""
         ...

@@ -12,7 +12,7 @@ from zcpt_jax.skipping import where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._darts_genotype import EDGES
 from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.taps import CutPoint, DropPath, GlobalAverage, ReLU
 from zcpt_jax.types import NOISE, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -108,8 +108,11 @@ class Cell(nn.Module):
             else:
                 used = sum(weights[e][i] for e, i in entries)
                 outs = self._pool(op, z, len(entries), stride, name, used)
+            # As published, identities are never dropped.
+            dropped = self.discrete and (op != "skip_connect" or stride == 2)
             for (edge, index), out in zip(entries, outs, strict=True):
-                terms.append((EDGES[edge][0], weights[edge][index] * out))
+                path = DropPath()(out) if dropped else out
+                terms.append((EDGES[edge][0], weights[edge][index] * path))
         return terms
 
     def _convolution(self, op: str, count: int, stride: int, name: str) -> nn.Module:
@@ -154,6 +157,44 @@ def _output_shape(s1: jax.Array, reduction: bool) -> tuple[int, ...]:
     return (batch, height // 2, width // 2) if reduction else (batch, height, width)
 
 
+class AuxiliaryHead(nn.Module):
+    """A second classifier, for training only (Liu et al., DARTS, ICLR 2019).
+
+    Attributes:
+      num_classes: number of logits.
+      imagenet: whether it is that of ImageNet networks: its pooling has stride 2, not
+        3, and its last convolution no BatchNorm, both as published.
+    """
+
+    num_classes: int
+    imagenet: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, num_classes]``.
+
+        Raises:
+          InputError: unless pooling leaves 2x2 positions.
+        """
+        step = 2 if self.imagenet else 3
+        left = [(size - 5) // step + 1 for size in x.shape[1:3]]
+        if left != [2, 2]:
+            raise InputError(
+                "the auxiliary head is made for feature maps of "
+                f"{'7x7 or 8x8' if self.imagenet else '8x8 to 10x10'}, got "
+                f"{x.shape[1]}x{x.shape[2]}; train on images of "
+                f"{224 if self.imagenet else 32} pixels, or with auxiliary=0"
+            )
+        y = nn.avg_pool(ReLU(name="relu")(x), (5, 5), (step, step))
+        y = _ops.Conv(128, 1, name="conv_1")(y)
+        y = ReLU(name="relu_1")(_ops.batch_norm(name="norm_1")(y))
+        # A convolution of 2x2 over 2x2 positions is a matrix product.
+        y = _ops.Conv(768, 1, name="conv_2")(y.reshape(len(y), 1, 1, -1))
+        y = y if self.imagenet else _ops.batch_norm(name="norm_2")(y)
+        y = ReLU(name="relu_2")(y)
+        return _ops.Linear(self.num_classes, name="classifier")(y.reshape(len(y), -1))
+
+
 class Network(nn.Module):
     """Stem, cells, classifier.
 
@@ -165,6 +206,8 @@ class Network(nn.Module):
       num_classes: number of logits.
       imagenet: whether the stem has three convolutions of stride 2.
       discrete: whether this is a discrete network.
+      auxiliary: whether it has an auxiliary head after two thirds of the cells, whose
+        logits it sows as ``auxiliary``.
     """
 
     normal: Candidates
@@ -174,6 +217,7 @@ class Network(nn.Module):
     num_classes: int
     imagenet: bool
     discrete: bool
+    auxiliary: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
@@ -214,6 +258,9 @@ class Network(nn.Module):
             group = "reduce" if reduction else "normal"
             s0, s1 = s1, cell(s0, s1, unit, weights[group])
             halve = reduction
+            if self.auxiliary and index == 2 * self.cells // 3:
+                head = AuxiliaryHead(self.num_classes, self.imagenet, name="auxiliary")
+                self.sow("auxiliary", "logits", head(s1))
         pooled = GlobalAverage()(s1)
         return _ops.Linear(self.num_classes, name="classifier")(pooled)
 

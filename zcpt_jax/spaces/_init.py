@@ -97,7 +97,8 @@ def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[Any, Any
     """Cached: tracing a network takes longer than drawing its weights."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-    return traverse_util.flatten_dict(shapes)
+    kept = ("params", "batch_stats")  # not what was sown
+    return traverse_util.flatten_dict({k: shapes[k] for k in kept if k in shapes})
 
 
 def _torch_leaf(path: tuple[str, ...], drawn: np.ndarray, flat: Any) -> np.ndarray:

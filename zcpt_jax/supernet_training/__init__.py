@@ -8,13 +8,11 @@ supernets of ``darts-pt``. Operation weights are the softmax of the alphas.
 from zcpt_jax.checkpoints import read_metrics
 from zcpt_jax.operations import Trained, mixture
 from zcpt_jax.supernet_training._config import SupernetConfig
-from zcpt_jax.supernet_training._step import forward_in_training
 from zcpt_jax.supernet_training._train import load_supernet, train_supernet
 
 __all__ = [
     "SupernetConfig",
     "Trained",
-    "forward_in_training",
     "load_supernet",
     "mixture",
     "read_metrics",

@@ -1,6 +1,5 @@
 """One step of training: alphas on one minibatch, then weights on another."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 
-from zcpt_jax import taps
 from zcpt_jax.operations import mixture
 from zcpt_jax.supernet_training._config import SupernetConfig
-from zcpt_jax.types import NOISE, ApplyFn, Array, Batch, Masks, Space, Variables
+from zcpt_jax.train_pass import forward_in_training
+from zcpt_jax.types import NOISE, Batch, Masks, Space
 
 
 class State(NamedTuple):
@@ -203,56 +201,3 @@ def make_step(
         return State(variables, alphas, weights_optimiser, alphas_optimiser), metrics
 
     return step
-
-
-def forward_in_training(
-    apply_fn: ApplyFn, variables: Variables, images: Array, masks: Any
-) -> tuple[jax.Array, dict[str, Any]]:
-    """Runs a network on batch statistics and updates the running ones.
-
-    Our networks' BatchNorm uses the running statistics, whatever it is asked, until
-    :func:`zcpt_jax.taps.forward` takes its place; here, that function's input is
-    watched. As in PyTorch, the running variance takes the unbiased one of the batch.
-
-    Args:
-      apply_fn: the network.
-      variables: its variables.
-      images: ``[B, H, W, C]``.
-      masks: operation weights.
-
-    Returns:
-      The logits ``[B, classes]`` and the variables with new running statistics.
-    """
-    stats = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
-
-    def watch(
-        next_fun: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
-    ) -> Any:
-        module = context.module
-        if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
-            found = _moments(module, args[0] if args else kwargs["x"])
-            for name, value in zip(("mean", "var"), found, strict=True):
-                old = stats[*module.path, name]
-                new = (1 - module.momentum) * value.reshape(old.shape)
-                stats[*module.path, name] = module.momentum * old + new
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(watch):  # the outer interceptor, so it is asked first
-        logits = taps.forward(apply_fn, variables, images, masks, norm="batch")
-    if not stats:
-        return logits, dict(variables)
-    return logits, {**variables, "batch_stats": traverse_util.unflatten_dict(stats)}
-
-
-def _moments(module: nn.BatchNorm, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and unbiased variance of each feature."""
-    axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    features = {a % x.ndim for a in axis}
-    axes = tuple(a for a in range(x.ndim) if a not in features)
-    mean = x.mean(axes, keepdims=True)
-    squares = jnp.square(x - mean).mean(axes)
-    count = math.prod(x.shape[a] for a in axes)
-    return mean, squares * (count / max(count - 1, 1))

@@ -1,0 +1,64 @@
+"""Tests a trained network again: ``python launch/evaluate.py --run=DIR``.
+
+DIR is the folder of launch/retrain.py, whose newest or best checkpoint is restored, or
+one that holds network.json and network.msgpack alone.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import app, flags  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+
+from launch import _command, _devices, _flags  # noqa: E402
+from zcpt_jax.data import load_splits  # noqa: E402
+from zcpt_jax.sharding import make_mesh  # noqa: E402
+from zcpt_jax.training import (  # noqa: E402
+    evaluate_network,
+    load_checkpoint,
+    load_network,
+    make_input,
+)
+from zcpt_jax.types import InputError  # noqa: E402
+
+_RUN = flags.DEFINE_string("run", None, "folder of a trained network")
+_WHICH = flags.DEFINE_enum(
+    "which", "exported", ["exported", "last", "best"], "the file, or a checkpoint"
+)
+_DATASET = flags.DEFINE_string("test_dataset", None, "default: the one trained on")
+_DATA_DIR, _BATCH_SIZE = _flags.text("data_dir"), _flags.integer("batch_size")
+for _module in (_flags, _command, _devices):
+    flags.adopt_module_key_flags(_module)
+
+
+def main(argv: list[str]) -> None:
+    """Flags to a network and images to its accuracy."""
+    _command.no_arguments(argv)
+    mesh = _devices.open_mesh("batch") or make_mesh(1, "batch")
+    _flags.check_counts(_BATCH_SIZE)
+    if _RUN.value is None:
+        raise InputError("--run is needed: the folder of a trained network")
+    load = load_network if _WHICH.value == "exported" else load_checkpoint
+    best = {"best": True} if _WHICH.value == "best" else {}
+    record, module, variables = load(_RUN.value, **best)
+    name = _DATASET.value or record.dataset
+    splits = load_splits(name, _DATA_DIR.value, record.image_size)
+    if splits.test.num_classes != record.num_classes:
+        raise InputError(
+            f"{name} has {splits.test.num_classes} classes, the network in "
+            f"{_RUN.value} has {record.num_classes}"
+        )
+    sharding = NamedSharding(mesh, PartitionSpec("batch"))
+    with make_input(splits, sharding=sharding) as data:
+        found = evaluate_network(module, variables, data, _BATCH_SIZE.value)
+    print(f"{record.space} {record.genotype}")
+    print(
+        f"{name}: top-1 {found['test_top1']:.2f} %, top-5 {found['test_top5']:.2f} %, "
+        f"loss {found['test_loss']:.4f} on {data.num_test_images:,} test images"
+    )
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

@@ -1,0 +1,199 @@
+"""Trains a found network from scratch: ``python launch/retrain.py --flagfile=...``.
+
+Writes config.json, metrics.jsonl, checkpoints/, tensorboard/, network.json,
+network.msgpack, timings.json and report.html. Run the same command again to resume.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()
+
+import dataclasses  # noqa: E402  the clock starts before the imports
+import json  # noqa: E402
+import zlib  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax  # noqa: E402
+from absl import app, flags  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+
+from launch import _command, _devices, _flags, _recipe  # noqa: E402
+from zcpt_jax.data import load_splits  # noqa: E402
+from zcpt_jax.files import read_json, write_atomically  # noqa: E402
+from zcpt_jax.genotypes import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
+from zcpt_jax.networks import count_flops, count_params  # noqa: E402
+from zcpt_jax.outcome import merge_seconds  # noqa: E402
+from zcpt_jax.runs import REPORT, TIMINGS  # noqa: E402
+from zcpt_jax.sharding import make_mesh  # noqa: E402
+from zcpt_jax.spaces import space_options  # noqa: E402
+from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
+from zcpt_jax.tables import load_table  # noqa: E402
+from zcpt_jax.training import (  # noqa: E402
+    NetworkFile,
+    Outcome,
+    Preempted,
+    best_test,
+    make_input,
+    save_network,
+    train_network,
+    write_report,
+)
+from zcpt_jax.types import InputError, Space  # noqa: E402
+
+_GENOTYPE = flags.DEFINE_string(
+    "genotype", None, "a run directory of search.py, a file, a literal, or a name"
+)
+_SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
+_DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
+_IMAGE_SIZE, _TABLE = _flags.integer("image_size"), _flags.text("table")
+_SAVE_EVERY = _flags.integer("save_every")
+_LOG_EVERY = flags.DEFINE_integer("log_every", 50, "steps between lines of metrics")
+_KEEP = flags.DEFINE_integer("keep", 2, "newest states kept, besides the best")
+_SHARDED = flags.DEFINE_bool(
+    "fully_sharded", False, "split parameters and optimiser over the devices too"
+)
+_WORKERS = flags.DEFINE_integer("workers", None, "that decode images; default: cores")
+_OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
+for _module in (_flags, _command, _devices, _recipe):
+    flags.adopt_module_key_flags(_module)
+
+
+def main(argv: list[str]) -> None:
+    """Flags to a recipe and a network to one call of the library."""
+    _command.no_arguments(argv)
+    mesh = _devices.open_mesh("batch") or make_mesh(1, "batch")
+    stopwatch = Stopwatch()
+    stopwatch.add("imports", time.perf_counter() - START)
+    recipe = _recipe.read()
+    _flags.check_counts(_SAVE_EVERY, _LOG_EVERY, _KEEP, _WORKERS)
+    if _GENOTYPE.value is None:
+        raise InputError("--genotype is needed: what to train")
+    space = _space(_GENOTYPE.value)
+    genotype = resolve_genotype(_GENOTYPE.value, space)
+    if _TABLE.value:
+        load_table(_TABLE.value)  # what is wrong with it shows before the training
+    with stopwatch.measure("data"):
+        splits = load_splits(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
+        data = make_input(
+            splits,
+            cutout=recipe.cutout,
+            sharding=NamedSharding(mesh, PartitionSpec("batch")),
+            workers=_WORKERS.value,
+        )
+    record = NetworkFile(
+        space.name,
+        space_options(space),
+        genotype,
+        splits.train.name,
+        splits.train.num_classes,
+        splits.train.image_size,
+        list(splits.train.mean),
+        list(splits.train.std),
+    )
+    module = space.evaluation_network(
+        genotype, splits.train.num_classes, auxiliary=recipe.auxiliary > 0
+    )
+    settings = {
+        **dataclasses.asdict(record),
+        "num_images": data.num_images,
+        "fully_sharded": _SHARDED.value,
+        **dataclasses.asdict(recipe),
+    }
+    key = jax.random.key(recipe.seed)
+    with stopwatch.measure("initialisation"):
+        variables = space.init_variables(module, key, data.image_shape)
+    output = Path(_devices.output_folder(_OUTPUT.value or _default_output(record)))
+    earlier = {} if _OVERWRITE.value else read_json(output / TIMINGS) or {}
+    try:
+        with (
+            data,
+            _command.Bar(on_step=lambda: None) as bar,
+            stopwatch.measure("training"),
+        ):
+            outcome = train_network(
+                module,
+                variables,
+                data,
+                recipe,
+                mesh,
+                folder=output,
+                settings=settings,
+                fully_sharded=_SHARDED.value,
+                save_every=_SAVE_EVERY.value,
+                log_every=_LOG_EVERY.value,
+                keep=_KEEP.value,
+                progress=bar.update,
+                environment=_command.environment(),
+                overwrite=_OVERWRITE.value,
+            )
+    except Preempted as error:
+        print(f"{error}; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + 15)
+    finally:
+        seconds = merge_seconds(earlier, stopwatch.seconds())
+        if output.is_dir():
+            write_atomically(output / TIMINGS, json.dumps(seconds) + "\n")
+    if jax.process_index() == 0:
+        print(_finish(output, space, record, outcome, seconds))
+
+
+def _space(genotype: str) -> Space:
+    """The space asked for, or that of a genotype file."""
+    path = Path(genotype)
+    path = path / GENOTYPE if path.is_dir() else path
+    name = _SPACE.value
+    if path.is_file() and not flags.FLAGS["space"].present:
+        name = load_genotype(path).space
+    return _command.load_space(name, _OPTIONS.value)
+
+
+def _default_output(record: NetworkFile) -> str:
+    which = f"{zlib.crc32(record.genotype.encode()):08x}"
+    return _command.default_output(
+        "retrain", record.space, record.dataset, which, _flags.integer("seed").value
+    )
+
+
+def _finish(
+    output: Path,
+    space: Space,
+    record: NetworkFile,
+    outcome: Outcome,
+    seconds: dict[str, float],
+) -> str:
+    """Exports the network, writes the report, and sums up."""
+    save_network(output, record, outcome.variables)
+    shape = (record.image_size, record.image_size, 3)
+    module = record.module()
+    params, flops = count_params(module, shape), count_flops(module, shape)
+    best = best_test(output)
+    lines = {
+        "trained": record.genotype,
+        "network": f"{params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
+        f"({record.num_classes} classes, {record.image_size}x{record.image_size})",
+        "test": f"top-1 {outcome.test['test_top1']:.2f} %, "
+        f"top-5 {outcome.test['test_top5']:.2f} %",
+        "best": f"top-1 {best['test_top1']:.2f} % after epoch {best['epoch']:.0f}",
+        **_standing(space, record),
+        "wall time": ", ".join(f"{k} {v:.1f} s" for k, v in seconds.items())
+        + f"; on {jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    write_report(output, record, space.drawings(record.genotype), lines)
+    lines["report"] = str(output / REPORT)
+    return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
+
+
+def _standing(space: Space, record: NetworkFile) -> dict[str, str]:
+    """What a benchmark says of the network, if there is a table of it."""
+    if not _TABLE.value:
+        return {}
+    standings = load_table(_TABLE.value).standing(space.table_key(record.genotype))
+    listed = ", ".join(f"{s.column} {s.accuracy:.2f} %" for s in standings)
+    return {"table": listed}
+
+
+if __name__ == "__main__":
+    app.run(_command.without_traceback(main))

@@ -1,0 +1,173 @@
+"""A trained network as two files: what it is, and its weights."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import serialization
+
+from zcpt_jax.checkpoints import read_final, read_record
+from zcpt_jax.files import read_json, write_atomically
+from zcpt_jax.spaces import get_space
+from zcpt_jax.training._store import KIND
+from zcpt_jax.types import InputError, Variables
+
+NETWORK, WEIGHTS = "network.json", "network.msgpack"
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """What ``network.json`` holds.
+
+    Attributes:
+      space: name of the space.
+      options: the space's, as the network was trained.
+      genotype: of the network.
+      dataset: it was trained on.
+      num_classes: of that dataset.
+      image_size: height and width of its images.
+      mean: of each channel, images being in [0, 1], that is subtracted.
+      std: of each channel, that is divided by.
+    """
+
+    space: str
+    options: Mapping[str, Any]
+    genotype: str
+    dataset: str
+    num_classes: int
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def module(self, auxiliary: bool = False) -> nn.Module:
+        """The network, with an auxiliary head if asked for."""
+        space = get_space(self.space, **self.options)
+        return space.evaluation_network(
+            self.genotype, self.num_classes, auxiliary=auxiliary
+        )
+
+
+def save_network(folder: Path, record: NetworkFile, variables: Variables) -> None:
+    """Writes both files, the weights first.
+
+    Args:
+      folder: where to.
+      record: what the network is.
+      variables: its parameters and statistics; an auxiliary head's are left out.
+
+    Raises:
+      InputError: if they cannot be written.
+    """
+    kept = _without_head(record, variables)
+    temporary = folder / f".{WEIGHTS}"
+    try:
+        temporary.write_bytes(serialization.msgpack_serialize(kept))
+        temporary.replace(folder / WEIGHTS)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {folder / WEIGHTS}: {error.strerror}"
+        ) from error
+    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
+    write_atomically(folder / NETWORK, text)
+
+
+def load_network(
+    folder: str | Path,
+) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
+    """The trained network in a folder.
+
+    Args:
+      folder: that :func:`save_network`, or a retraining, wrote to.
+
+    Returns:
+      What it is, the module, and its variables:
+      ``module.apply(variables, images)`` gives the logits.
+
+    Raises:
+      InputError: if there is none, or its files are damaged or do not fit together.
+    """
+    folder = Path(folder)
+    fields = read_json(folder / NETWORK)
+    known = {field.name for field in dataclasses.fields(NetworkFile)}
+    if not isinstance(fields, dict) or set(fields) != known:
+        raise InputError(
+            f"{folder} holds no {NETWORK} with the entries {sorted(known)}; train a "
+            "network there with launch/retrain.py"
+        )
+    record = NetworkFile(**fields)
+    module = record.module()
+    try:
+        variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
+        fitting = _shapes(variables) == _shapes(_expected(record))
+    except Exception as error:  # msgpack's errors have no common base class
+        raise InputError(
+            f"{folder / WEIGHTS} cannot be read ({type(error).__name__}: {error}); "
+            "restore it from a copy, or run launch/retrain.py again"
+        ) from error
+    if not fitting:
+        raise InputError(
+            f"the weights in {folder / WEIGHTS} are not those of the network in "
+            f"{folder / NETWORK}; restore both from the same copy"
+        )
+    return record, module, variables
+
+
+def load_checkpoint(
+    folder: str | Path, *, best: bool = False
+) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
+    """The network in the last checkpoint of a finished training, or in its best.
+
+    Args:
+      folder: of the training.
+      best: the checkpoint that tested best, of an unfinished training too.
+
+    Returns:
+      As :func:`load_network`.
+
+    Raises:
+      InputError: if there is none, or it is damaged.
+    """
+    config = read_record(folder, KIND)["config"]
+    names = [field.name for field in dataclasses.fields(NetworkFile)]
+    record = NetworkFile(**{name: config[name] for name in names})
+    # Orbax wants to know all that lies there: the auxiliary head, and averages.
+    whole = dict(_expected(record, auxiliary=config["auxiliary"] > 0))
+    like = {**whole, "ema": {} if config["ema"] is None else whole}
+    like.setdefault("batch_stats", {})
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    found = read_final(folder, {"network": zeros}, KIND, best=best)["network"]
+    variables = found["ema"] or {n: found[n] for n in ("params", "batch_stats")}
+    return record, record.module(), _without_head(record, variables)
+
+
+def _without_head(record: NetworkFile, variables: Variables) -> dict[str, Any]:
+    """What the network without an auxiliary head has of the variables."""
+
+    def take(tree: Any, like: Any) -> Any:
+        if isinstance(like, Mapping):
+            return {name: take(tree[name], like[name]) for name in like}
+        return np.asarray(tree)
+
+    found: dict[str, Any] = take(variables, _expected(record))
+    return found
+
+
+def _expected(record: NetworkFile, auxiliary: bool = False) -> dict[str, Any]:
+    """The shapes of the network's variables."""
+    size = record.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    init = record.module(auxiliary).init
+    shapes = jax.eval_shape(init, jax.random.key(0), images)
+    kept = ("params", "batch_stats")
+    return {name: shapes[name] for name in kept if name in shapes}
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (tuple(leaf.shape), str(leaf.dtype)), tree)

@@ -1,0 +1,135 @@
+"""The states of a final training: written by the first process, read for all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from zcpt_jax import sharding
+from zcpt_jax.checkpoints import Kind, TrainingFolder
+from zcpt_jax.training._events import Events
+from zcpt_jax.training._step import TrainState
+
+KIND = Kind("a retrained network", "launch/retrain.py")
+
+
+class Store:
+    """A run's folder as every process sees it; a context.
+
+    The first process alone writes and reads, so that machines need share no disk, and
+    hands what it read to the others.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        mesh: Mesh,
+        *,
+        steps: int,
+        keep: int,
+        environment: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Creates the folder, or opens it to go on.
+
+        Args:
+          folder: of the run.
+          settings: everything that decides the result.
+          mesh: the devices that states lie on.
+          steps: of the whole training.
+          keep: newest states that are kept, besides the best.
+          environment: versions, command and the like.
+          overwrite: start anew whatever is there.
+
+        Raises:
+          InputError: as :class:`zcpt_jax.checkpoints.TrainingFolder`.
+        """
+        self._mesh, self._path = mesh, folder
+        self._events: Events | None = None
+        self._folder: TrainingFolder | None = None
+        if jax.process_index() == 0:
+            self._folder = TrainingFolder(
+                folder,
+                settings,
+                kind=KIND,
+                steps=steps,
+                keep=keep,
+                environment=environment,
+                overwrite=overwrite,
+            )
+
+    def __enter__(self) -> "Store":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends once everything is written."""
+        if self._events is not None:
+            self._events.__exit__(kind, error, trace)
+        if self._folder is not None:
+            self._folder.__exit__(kind, error, trace)
+
+    def restore(self, like: TrainState) -> tuple[int, TrainState]:
+        """The newest good state, on the host, and the steps behind it.
+
+        Args:
+          like: the state that training begins with, returned if there is none.
+        """
+        host = jax.tree.map(np.asarray, like)
+        done = 0
+        if self._folder is not None:
+            found = self._folder.restore(_items(host))
+            if found is not None:
+                done, items = found
+                host = TrainState(**items["network"], **items["training"])
+            self._events = Events(self._path, done)
+        if jax.process_count() > 1:
+            done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+            host = multihost_utils.broadcast_one_to_all(host)
+        return done, jax.tree.map(np.asarray, host)
+
+    def save(self, step: int, state: TrainState, score: float | None) -> None:
+        """Begins to write a state.
+
+        Args:
+          step: the number of steps behind it.
+          state: on the devices; it may be donated afterwards.
+          score: higher is better; None for a state that was not tested.
+        """
+        host = self.fetch(state)
+        if self._folder is not None:
+            self._folder.save(step, _items(host), score)
+
+    def fetch(self, tree: Any) -> Any:
+        """A tree of the devices' arrays on the host, whole, in every process."""
+        # A copy: what shares the device's memory changes once it is donated.
+        whole = sharding.replicate(self._mesh, tree)
+        return jax.tree.map(lambda leaf: np.array(leaf), whole)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line of metrics and a point to each curve."""
+        if self._folder is not None and self._events is not None:
+            self._folder.log({"step": step, **values})
+            self._events.write(step, values)
+
+
+def network_items(state: TrainState) -> dict[str, Any]:
+    """What testing needs of a state, as it is written."""
+    parts = {"params": state.params, "batch_stats": state.batch_stats}
+    return {**parts, "ema": state.ema}
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    training = {"optimiser": state.optimiser, "seen": state.seen}
+    return {"network": network_items(state), "training": training}

@@ -1,0 +1,211 @@
+"""Training a found network from scratch, to its end."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from zcpt_jax.training._compile import compile_step, make_tester, place, placement
+from zcpt_jax.training._input import Input
+from zcpt_jax.training._optimiser import make_optimiser, make_schedule
+from zcpt_jax.training._preemption import Preemption
+from zcpt_jax.training._recipe import Recipe
+from zcpt_jax.training._step import TrainState, initial_state, make_train_step
+from zcpt_jax.training._store import Store
+from zcpt_jax.types import InputError, ScoreError, Variables
+
+Progress = Callable[[str, float, int, str], None]
+"""``(stage, done, total, note)``, called after every step."""
+
+
+class Preempted(Exception):
+    """The run was asked to end, and saved its state before."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+      variables: of the last step, on the host: parameters and running statistics.
+      test: ``test_loss``, ``test_top1`` and ``test_top5`` of the last step, the latter
+        two in percent.
+    """
+
+    variables: Variables
+    test: Mapping[str, float]
+
+
+class _Run(NamedTuple):
+    """What does not change during a training."""
+
+    recipe: Recipe
+    data: Input
+    step: Callable[..., TrainState]
+    test: Callable[[Variables], dict[str, float]]
+    rate: Callable[[int], float]
+    store: Store
+    epoch: int  # its steps
+    save_every: int
+    log_every: int
+    progress: Progress
+
+    @property
+    def total(self) -> int:
+        return self.recipe.epochs * self.epoch
+
+
+def train_network(
+    module: nn.Module,
+    variables: Variables,
+    data: Input,
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    folder: Path,
+    settings: Mapping[str, Any],
+    fully_sharded: bool = False,
+    save_every: int | None = None,
+    log_every: int = 50,
+    keep: int = 2,
+    progress: Progress | None = None,
+    environment: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Trains a network, or goes on where an earlier run ended.
+
+    The minibatch is split over the devices of a row. Order of images, augmentation and
+    dropped paths follow from the seed and the step, so that a run that was stopped and
+    goes on gives what an uninterrupted one gives, bit for bit where the devices compute
+    alike every time.
+
+    Args:
+      module: the network, with an auxiliary head if the recipe weighs one.
+      variables: its initial ones.
+      data: the images.
+      recipe: the recipe.
+      mesh: a row of devices.
+      folder: of the run.
+      settings: everything that decides the result, the recipe included.
+      fully_sharded: whether large arrays of the state are split over the devices too,
+        rather than copied to each.
+      save_every: steps between states on disk besides the one after each epoch; no
+        influence on the result.
+      log_every: steps between lines of metrics.
+      keep: newest states that are kept, besides that of the best test.
+      progress: called after every step.
+      environment: versions, command and the like, kept in the folder.
+      overwrite: start anew whatever is in the folder.
+
+    Returns:
+      The trained variables, and how they do on the test images.
+
+    Raises:
+      InputError: if a setting is out of range, or the folder was made with other
+        settings, is damaged or cannot be written.
+      ScoreError: if the loss becomes infinite or not a number.
+      Preempted: if the run was asked to end before.
+    """
+    recipe.check()
+    groups = mesh.size if recipe.batch_norm == "device" else 1
+    if recipe.batch_size % mesh.size:
+        raise InputError(
+            f"batch_size must be a multiple of the {mesh.size} devices, got "
+            f"{recipe.batch_size}"
+        )
+    epoch = data.steps_per_epoch(recipe.batch_size)
+    updates = -(-epoch // recipe.accumulate)
+    optimiser = make_optimiser(recipe, updates)
+    schedule = make_schedule(recipe, updates)
+    state = initial_state(variables, optimiser, recipe)
+    placed = placement(state, mesh, fully_sharded)
+    train = make_train_step(module, recipe, optimiser, epoch, groups=groups)
+    with Store(
+        folder,
+        settings,
+        mesh,
+        steps=recipe.epochs * epoch,
+        keep=keep,
+        environment=environment,
+        overwrite=overwrite,
+    ) as store:
+        run = _Run(
+            recipe,
+            data,
+            compile_step(train, data, recipe.seed, placed),
+            make_tester(module, data, recipe.batch_size),
+            lambda number: float(schedule(number // recipe.accumulate)),
+            store,
+            epoch,
+            save_every or epoch,
+            log_every,
+            progress or (lambda stage, done, total, note: None),
+        )
+        done, host = store.restore(state)
+        state = _go_on(run, place(host, placed), done)
+        tested = run.test(state.tested())
+        return Outcome(store.fetch(state.tested()), tested)
+
+
+def _go_on(run: _Run, state: TrainState, done: int) -> TrainState:
+    """The steps from ``done`` to the end."""
+    feeds = run.data.train_batches(run.recipe.seed, run.recipe.batch_size, done)
+    since, note = (time.perf_counter(), done), "compiling"
+    with Preemption() as preemption:
+        run.progress("training", done, run.total, note)
+        for number in range(done, run.total):
+            feed = next(feeds)
+            state = run.step(state, np.int32(number), feed, run.data.resident)
+            now, line = number + 1, {}
+            ended = now % run.epoch == 0
+            if ended or now % run.log_every == 0:
+                line = _metrics(run, state, number)
+                speed = (now - since[1]) / (time.perf_counter() - since[0])
+                if ended:
+                    line |= run.test(state.tested())
+                run.store.log(now, line)
+                note = _describe(line, speed * run.recipe.batch_size)
+                since = (time.perf_counter(), now)
+            asked = preemption.reached(now)
+            if ended or asked or now % run.save_every == 0:
+                _metrics(run, state, number)  # a broken state is not to be kept
+                run.store.save(now, state, line.get("test_top1"))
+            run.progress("training", now, run.total, note)
+            if asked and now < run.total:
+                raise Preempted(f"asked to end after step {now} of {run.total}")
+    return state
+
+
+def _metrics(run: _Run, state: TrainState, number: int) -> dict[str, float]:
+    """Means over the epoch so far.
+
+    Raises:
+      ScoreError: if the loss is not a finite number.
+    """
+    seen = jax.tree.map(float, run.store.fetch(state.seen))
+    loss = seen.loss / seen.images
+    if not np.isfinite(loss):
+        raise ScoreError(
+            f"the loss is {loss} by step {number + 1} of {run.total}; train with a "
+            f"learning_rate below {run.recipe.learning_rate}, or clip gradients"
+        )
+    return {
+        "epoch": (number + 1) / run.epoch,
+        "loss": loss,
+        "top1": 100 * seen.top1 / seen.images,
+        "top5": 100 * seen.top5 / seen.images,
+        "learning_rate": run.rate(number),
+    }
+
+
+def _describe(line: Mapping[str, float], speed: float) -> str:
+    note = f"loss {line['loss']:.3f}, top-1 {line['top1']:.1f} %, {speed:,.0f} images/s"
+    if "test_top1" in line:
+        note += f", test {line['test_top1']:.2f} %"
+    return note
