@@ -47,10 +47,23 @@ def test_the_proxy_table_is_what_the_records_say():
 
 
 def test_every_flag_order_and_space_is_mentioned():
-    from launch import _flags, correlate, score, search, train_supernet
+    from launch import (
+        _command,
+        _devices,
+        _flags,
+        _recipe,
+        correlate,
+        evaluate,
+        retrain,
+        score,
+        search,
+        train_supernet,
+    )
 
-    for module in (_flags, correlate, score, search, train_supernet):
+    shared = (_command, _devices, _flags, _recipe)
+    commands = (correlate, evaluate, retrain, score, search, train_supernet)
+    for module in (*shared, *commands):
         for flag in flags.FLAGS.flags_by_module_dict().get(module.__name__, ()):
-            assert re.search(f"`--{flag.name}[`=]", README), flag.name
+            assert re.search(f"--{flag.name}[`= ]", README), flag.name
     for name in (*ORDERS, *SPACES, *OPERATION_SCORES):
         assert f"`{name}`" in README, name
