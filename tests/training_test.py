@@ -17,8 +17,10 @@ from zcpt_jax import get_space
 from zcpt_jax.checkpoints import CHECKSUMS, DAMAGED, STATES, read_metrics
 from zcpt_jax.data import CropAndFlip, Dataset, Splits
 from zcpt_jax.data._arrays import ArraySource
+from zcpt_jax.genotypes import resolve_genotype
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces._windows import shifted
 from zcpt_jax.taps import DropPath, GlobalAverage, ReLU
 from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.training import (
@@ -476,3 +478,41 @@ def test_checkpoints_give_the_tested_network_back(tmp_path, ema):
     assert_same(variables, outcome.variables)
     best = load_checkpoint(tmp_path, best=True)[2]
     assert jax.tree.structure(best) == jax.tree.structure(variables)
+
+
+NETWORKS = {
+    "darts": ({"channels": 4, "cells": 3}, "DARTS_V1", 32),
+    "nasbench201": ({"channels": 4}, CELL.replace("none~0", "avg_pool_3x3~0"), 16),
+    "nasbench_macro": ({"channels": 4}, "21021012", 32),
+}
+
+
+@pytest.mark.parametrize("use", [True, False])
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_all_activations_are_bfloat16_if_asked(name, use):
+    options, genotype, size = NETWORKS[name]
+    space = get_space(name, **options)
+    module = space.network(resolve_genotype(genotype, space), 10)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.bfloat16)
+    whole = jax.ShapeDtypeStruct(images.shape, jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), whole)
+    low = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), variables["params"]
+    )
+    found = []
+
+    def watch(next_fun, args, kwargs, context):
+        out = next_fun(*args, **kwargs)
+        found.append(out.dtype if isinstance(out, jax.Array) else None)
+        return out
+
+    def forward(params, stats, images):
+        variables = {"params": params, "batch_stats": stats}
+        return forward_in_training(
+            lambda v, x, _: module.apply(v, x), variables, images
+        )[0]
+
+    with nn.intercept_methods(watch), shifted(use):
+        logits = jax.eval_shape(forward, low, variables["batch_stats"], images)
+    assert logits.dtype == jnp.bfloat16
+    assert {kind for kind in found if kind is not None} == {np.dtype(jnp.bfloat16)}

@@ -73,7 +73,7 @@ class Cell(nn.Module):
             if source > 1:
                 terms = inputs[source]
                 shape = (*_output_shape(s1, self.reduction), self.features)
-                nodes.append(sum(terms, jnp.zeros(shape)))
+                nodes.append(sum(terms, jnp.zeros(shape, s1.dtype)))
             for node, term in self._outgoing(source, nodes[source], noise, weights):
                 inputs[node].append(term)
         return jnp.concatenate(nodes[2:], axis=-1)

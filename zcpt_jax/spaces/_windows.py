@@ -142,7 +142,8 @@ def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
         ((0, 0), (1, 1), (1, 1), (0, 0)),
     )
     rows, columns = (_pixels_in_window(size)[::stride] for size in x.shape[1:3])
-    return total * (1 / (rows[:, None] * columns[None, :]))[None, :, :, None]
+    share = 1 / (rows[:, None] * columns[None, :])
+    return total * share[None, :, :, None].astype(x.dtype)
 
 
 def _pixels_in_window(size: int) -> np.ndarray:
@@ -176,7 +177,7 @@ def _windows(
     outer = x.shape[:-3]  # [B], or [E, B] of a stack
     none = [(0, 0, 0)] * len(outer)
     pad = (padding, padding, 0)
-    padded = jax.lax.pad(x, jnp.float32(fill), (*none, pad, pad, (0, 0, 0)))
+    padded = jax.lax.pad(x, jnp.asarray(fill, x.dtype), (*none, pad, pad, (0, 0, 0)))
     span = dilation * (size - 1)
     height, width, channels = padded.shape[-3:]
     rows, columns = ((n - span - 1) // stride for n in (height, width))
