@@ -263,13 +263,16 @@ def test_what_a_training_needs_is_said(capsys, images, tmp_path):
     base = (output, f"--dataset={images}", "--auxiliary=0")
     wrong = {
         "--genotype is needed": base,
-        "'nonsense' is no genotype of nasbench201": (*base, "--genotype=nonsense"),
-        "one of DARTS_V1, DARTS_V2": (*base, "--space=darts", "--genotype=V3"),
+        "'nonsense' is no genotype file or run directory": (
+            *base,
+            "--genotype=nonsense",
+        ),
+        "(DARTS_V1, DARTS_V2, ": (*base, "--space=darts", "--genotype=V3"),
         "have no auxiliary head": (*base, cell, "--auxiliary=0.4"),
         "drop_path must be": (*base, cell, "--drop_path=2"),
         "--save_every must be at least 1": (*base, cell, "--save_every=0"),
         "unknown dataset": (*base, cell, "--dataset=mnist"),
-        "made for feature maps of 8x8": (
+        "at least 8x8, got 4x4": (
             *base,
             "--space=darts",
             "--space_options=channels=2,cells=3",

@@ -1,6 +1,8 @@
-"""Genotype files: the result of a search, and what retraining starts from."""
+"""Genotype files: the result of a search, and what retraining starts from.
 
-import contextlib
+:func:`resolve_genotype` also takes the other ways in which people name a genotype.
+"""
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +12,7 @@ from typing import Any
 from zcpt_jax.types import InputError, Space
 
 GENOTYPE = "genotype.json"
+"""What a genotype file is called in a run directory."""
 
 
 @dataclass(frozen=True)
@@ -77,36 +80,60 @@ def load_genotype(path: str | Path) -> GenotypeFile:
 def resolve_genotype(text: str, space: Space) -> str:
     """The genotype that a user means.
 
+    A published name goes before a file of that name (``./NAME`` is the file), and what
+    exists on disk before a genotype written out.
+
     Args:
-      text: a genotype file or a folder that holds one, the name of a published
-        genotype, or a genotype in any form that the space reads.
-      space: the space it is of.
+      text: name of a genotype that the space has published, path of a genotype file or
+        of a run directory, or a genotype in any form that ``space.parse`` takes.
+      space: the space it has to be in, whatever its options.
 
     Returns:
-      Its canonical form.
+      The canonical form.
 
     Raises:
-      InputError: if it is none of these, or of another space.
+      InputError: if it is none of these, or a file of another space.
     """
-    path = Path(text)
-    with contextlib.suppress(OSError):  # a long literal is no file name
-        path = path / GENOTYPE if path.is_dir() else path
-        if path.is_file():
-            record = load_genotype(path)
-            if record.space != space.name:
-                raise InputError(
-                    f"{path} holds a genotype of {record.space}, not of {space.name}; "
-                    f"choose --space={record.space}"
-                )
-            return space.parse(record.genotype)
     published = space.published()
-    if text in published:
-        return published[text]
+    name = text.strip()
+    if name in published:
+        return published[name]
+    if _exists(text):
+        return _from_file(Path(text), space)
     try:
         return space.parse(text)
     except InputError as error:
-        names = f", or one of {', '.join(published)}" if published else ""
+        names = ", ".join(published) or "it has none"
         raise InputError(
-            f"{text!r} is no genotype of {space.name} ({error}); expected a run "
-            f"directory or file with one, a literal{names}"
+            f"{_shortened(text)} is no genotype file or run directory, no published "
+            f"genotype of the space {space.name} ({names}), and cannot be read as a "
+            f"genotype: {error}"
         ) from error
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text.strip()) and Path(text).exists()
+    except (OSError, ValueError):  # a genotype can be too long for a path
+        return False
+
+
+def _from_file(path: Path, space: Space) -> str:
+    if path.is_dir():
+        path = path / GENOTYPE
+        if not path.exists():
+            raise InputError(
+                f"the directory {path.parent} has no {GENOTYPE}: it is no run "
+                "directory, or its search is not finished"
+            )
+    record = load_genotype(path)
+    if record.space != space.name:
+        raise InputError(
+            f"the genotype file {path} holds a genotype of the space {record.space}, "
+            f"not of {space.name}"
+        )
+    return space.parse(record.genotype)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")

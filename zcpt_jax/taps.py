@@ -79,14 +79,15 @@ class CutPoint(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Marks a path that a training may drop for some of the images.
+    """Marks the output of an operation, whose path training may drop.
 
-    :func:`zcpt_jax.train_pass.forward_in_training` does so.
+    Here it does nothing and costs nothing: regularisation is the training's, which
+    intercepts the call, drops whole images of the path and scales the others up.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns ``[B, ...]`` unchanged."""
+        """Returns ``x``, ``[B, H, W, C]``, unchanged."""
         return x
 
 

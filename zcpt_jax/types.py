@@ -34,6 +34,12 @@ NOISE = "noise"
 ``apply(variables, images, masks, rngs={NOISE: key})``."""
 
 
+AUXILIARY = "auxiliary"
+"""The collection in which networks hand out the logits ``[B, classes]`` of an auxiliary
+head: ``logits, out = apply(variables, images, mutable=[AUXILIARY])``, then
+``out[AUXILIARY]["logits"]``."""
+
+
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what to do instead."""
 
@@ -230,28 +236,26 @@ class Space(Protocol):
         ...
 
     def evaluation_network(
-        self, genotype: str, num_classes: int, *, auxiliary: bool = False
+        self, genotype: str, num_classes: int, auxiliary: bool = False
     ) -> nn.Module:
-        """The network as it is trained from scratch.
+        """The discrete network as it is trained from scratch in the end.
 
         Args:
-          genotype: of the space.
+          genotype: in any form that :meth:`parse` takes.
           num_classes: number of logits.
-          auxiliary: whether it has an auxiliary head, whose logits it sows as
-            ``auxiliary``: ``apply(..., mutable=['auxiliary'])`` gives them too.
+          auxiliary: whether it has an auxiliary head, see :data:`AUXILIARY`.
 
         Raises:
           InputError: if the space's networks have no such head.
         """
         if auxiliary:
             raise InputError(
-                f"networks of {self.name} have no auxiliary head; train with "
-                "auxiliary=0"
+                f"the networks of {self.name} have no auxiliary head; train without one"
             )
         return self.network(genotype, num_classes)
 
     def published(self) -> Mapping[str, str]:
-        """Genotypes that papers report, by their names there."""
+        """Genotypes that papers have published, by the names they are known by."""
         return {}
 
     def genotype(self, masks: Masks) -> str:
@@ -266,7 +270,9 @@ class Space(Protocol):
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """Fresh variables of a supernet or network for images ``[H, W, C]``."""
-        return module.init(key, np.zeros((1, *image_shape), np.float32))
+        drawn = module.init(key, np.zeros((1, *image_shape), np.float32))
+        # What an auxiliary head hands out is no variable.
+        return {name: tree for name, tree in drawn.items() if name != AUXILIARY}
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
         """Pictures of a genotype, one a cell."""

@@ -6,7 +6,6 @@ scores them (Xiang et al. 2023, appendix, and the authors' published code). The 
 are in ``_darts_network.py``, the genotypes in ``_darts_genotype.py``.
 """
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,7 +16,6 @@ import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.spaces import _init
-from zcpt_jax.spaces._darts_cells import PUBLISHED
 from zcpt_jax.spaces._darts_genotype import (
     EDGES,
     GROUPS,
@@ -27,6 +25,7 @@ from zcpt_jax.spaces._darts_genotype import (
     parse_genotype,
 )
 from zcpt_jax.spaces._darts_network import Candidates, Network, reductions
+from zcpt_jax.spaces._darts_published import published_cells
 from zcpt_jax.types import (
     Decision,
     Drawing,
@@ -129,12 +128,6 @@ class Darts(_init.TorchDefault):
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype: BatchNorm is affine, pools have none."""
-        return self.evaluation_network(genotype, num_classes)
-
-    def evaluation_network(
-        self, genotype: str, num_classes: int, *, auxiliary: bool = False
-    ) -> nn.Module:
-        """The same, with an auxiliary head after two thirds of the cells if asked."""
         found = parse_genotype(genotype, self.name, self.candidates)
         candidates: dict[str, Candidates] = {}
         for group in GROUPS:
@@ -142,22 +135,20 @@ class Darts(_init.TorchDefault):
             candidates[group] = tuple(
                 (kept[edge],) if edge in kept else () for edge in EDGES
             )
-        return self._build(candidates, num_classes, True, auxiliary)
+        return self._build(candidates, num_classes, discrete=True)
 
-    def published(self) -> dict[str, str]:
-        """The cells of other papers that are in this space."""
-        found = {}
-        for name, text in PUBLISHED.items():
-            with contextlib.suppress(InputError):
-                found[name] = self.parse(text)
-        return found
+    def evaluation_network(
+        self, genotype: str, num_classes: int, auxiliary: bool = False
+    ) -> nn.Module:
+        """The network of a genotype, with an auxiliary head if asked for."""
+        return self.network(genotype, num_classes).clone(auxiliary=auxiliary)
+
+    def published(self) -> Mapping[str, str]:
+        """Cells of DARTS, P-DARTS, PC-DARTS and Zero-Cost-PT; none in S1 to S4."""
+        return published_cells() if self.candidates is Darts.candidates else {}
 
     def _build(
-        self,
-        candidates: Mapping[str, Candidates],
-        num_classes: int,
-        discrete: bool,
-        auxiliary: bool = False,
+        self, candidates: Mapping[str, Candidates], num_classes: int, discrete: bool
     ) -> nn.Module:
         return Network(
             candidates["normal"],
@@ -167,7 +158,6 @@ class Darts(_init.TorchDefault):
             num_classes,
             self.stem == "imagenet",
             discrete,
-            auxiliary,
         )
 
     def genotype(self, masks: Masks) -> str:

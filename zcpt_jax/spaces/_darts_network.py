@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from zcpt_jax.skipping import where_used
 from zcpt_jax.spaces import _ops, _windows
+from zcpt_jax.spaces._darts_auxiliary import AuxiliaryHead
 from zcpt_jax.spaces._darts_genotype import EDGES
 from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
 from zcpt_jax.taps import CutPoint, DropPath, GlobalAverage, ReLU
-from zcpt_jax.types import NOISE, InputError, Masks
+from zcpt_jax.types import AUXILIARY, NOISE, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
 """The operations on each of the 14 edges; an edge without any is absent."""
@@ -108,11 +109,12 @@ class Cell(nn.Module):
             else:
                 used = sum(weights[e][i] for e, i in entries)
                 outs = self._pool(op, z, len(entries), stride, name, used)
-            # As published, identities are never dropped.
-            dropped = self.discrete and (op != "skip_connect" or stride == 2)
+            # As published, identities are not dropped; supernets drop nothing.
+            droppable = self.discrete and (op in on or op != "skip_connect")
             for (edge, index), out in zip(entries, outs, strict=True):
-                path = DropPath()(out) if dropped else out
-                terms.append((EDGES[edge][0], weights[edge][index] * path))
+                node = EDGES[edge][0]
+                out = DropPath(name=f"{name}_drop_{node}")(out) if droppable else out
+                terms.append((node, weights[edge][index] * out))
         return terms
 
     def _convolution(self, op: str, count: int, stride: int, name: str) -> nn.Module:
@@ -157,44 +159,6 @@ def _output_shape(s1: jax.Array, reduction: bool) -> tuple[int, ...]:
     return (batch, height // 2, width // 2) if reduction else (batch, height, width)
 
 
-class AuxiliaryHead(nn.Module):
-    """A second classifier, for training only (Liu et al., DARTS, ICLR 2019).
-
-    Attributes:
-      num_classes: number of logits.
-      imagenet: whether it is that of ImageNet networks: its pooling has stride 2, not
-        3, and its last convolution no BatchNorm, both as published.
-    """
-
-    num_classes: int
-    imagenet: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, num_classes]``.
-
-        Raises:
-          InputError: unless pooling leaves 2x2 positions.
-        """
-        step = 2 if self.imagenet else 3
-        left = [(size - 5) // step + 1 for size in x.shape[1:3]]
-        if left != [2, 2]:
-            raise InputError(
-                "the auxiliary head is made for feature maps of "
-                f"{'7x7 or 8x8' if self.imagenet else '8x8 to 10x10'}, got "
-                f"{x.shape[1]}x{x.shape[2]}; train on images of "
-                f"{224 if self.imagenet else 32} pixels, or with auxiliary=0"
-            )
-        y = nn.avg_pool(ReLU(name="relu")(x), (5, 5), (step, step))
-        y = _ops.Conv(128, 1, name="conv_1")(y)
-        y = ReLU(name="relu_1")(_ops.batch_norm(name="norm_1")(y))
-        # A convolution of 2x2 over 2x2 positions is a matrix product.
-        y = _ops.Conv(768, 1, name="conv_2")(y.reshape(len(y), 1, 1, -1))
-        y = y if self.imagenet else _ops.batch_norm(name="norm_2")(y)
-        y = ReLU(name="relu_2")(y)
-        return _ops.Linear(self.num_classes, name="classifier")(y.reshape(len(y), -1))
-
-
 class Network(nn.Module):
     """Stem, cells, classifier.
 
@@ -206,8 +170,8 @@ class Network(nn.Module):
       num_classes: number of logits.
       imagenet: whether the stem has three convolutions of stride 2.
       discrete: whether this is a discrete network.
-      auxiliary: whether it has an auxiliary head after two thirds of the cells, whose
-        logits it sows as ``auxiliary``.
+      auxiliary: whether a second head reads the cell at two thirds of the depth. It
+        runs only where its logits are asked for, see :data:`zcpt_jax.types.AUXILIARY`.
     """
 
     normal: Candidates
@@ -230,8 +194,8 @@ class Network(nn.Module):
             every candidate.
 
         Raises:
-          InputError: if the images or masks have another shape, or the network draws
-            noise and has no key.
+          InputError: if the images or masks have another shape, are too small for the
+            auxiliary head, or the network draws noise and has no key.
         """
         self._check(images)
         weights = {
@@ -259,10 +223,21 @@ class Network(nn.Module):
             s0, s1 = s1, cell(s0, s1, unit, weights[group])
             halve = reduction
             if self.auxiliary and index == 2 * self.cells // 3:
-                head = AuxiliaryHead(self.num_classes, self.imagenet, name="auxiliary")
-                self.sow("auxiliary", "logits", head(s1))
+                self._hand_out_auxiliary_logits(s1)
         pooled = GlobalAverage()(s1)
         return _ops.Linear(self.num_classes, name="classifier")(pooled)
+
+    def _hand_out_auxiliary_logits(self, x: jax.Array) -> None:
+        if not self.is_mutable_collection(AUXILIARY):
+            return
+        head = AuxiliaryHead(self.num_classes, self.imagenet, name="auxiliary_head")
+        self.sow(
+            AUXILIARY,
+            "logits",
+            head(x),
+            reduce_fn=lambda _, logits: logits,  # rather than a tuple of all calls
+            init_fn=lambda: None,
+        )
 
     def _check(self, images: jax.Array) -> None:
         step = 32 if self.imagenet else 4

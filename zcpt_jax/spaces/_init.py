@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from zcpt_jax.types import InputError, Space, Variables
+from zcpt_jax.types import AUXILIARY, InputError, Space, Variables
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in ``+-1/sqrt(fan_in)``, PyTorch's default for convolutions and linear."""
@@ -97,8 +97,8 @@ def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[Any, Any
     """Cached: tracing a network takes longer than drawing its weights."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-    kept = ("params", "batch_stats")  # not what was sown
-    return traverse_util.flatten_dict({k: shapes[k] for k in kept if k in shapes})
+    shapes = {name: tree for name, tree in shapes.items() if name != AUXILIARY}
+    return traverse_util.flatten_dict(shapes)
 
 
 def _torch_leaf(path: tuple[str, ...], drawn: np.ndarray, flat: Any) -> np.ndarray:

@@ -11,9 +11,7 @@ import optax
 from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.training._input import Inputs
 from zcpt_jax.training._recipe import Recipe
-from zcpt_jax.types import Variables
-
-AUXILIARY = "auxiliary"
+from zcpt_jax.types import AUXILIARY, Variables
 
 
 class Counts(NamedTuple):
@@ -113,8 +111,8 @@ def make_train_step(
         logits = logits.astype(jnp.float32)
         loss = mean_loss(logits, batch)
         if recipe.auxiliary:
-            (head,) = jax.tree.leaves(sown)
-            loss = loss + recipe.auxiliary * mean_loss(head.astype(jnp.float32), batch)
+            head = sown[AUXILIARY]["logits"].astype(jnp.float32)
+            loss = loss + recipe.auxiliary * mean_loss(head, batch)
         counts = count(logits, batch.labels, batch.weights)
         return loss, (after.get("batch_stats", {}), counts)
 

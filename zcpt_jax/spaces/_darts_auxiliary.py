@@ -1,0 +1,70 @@
+"""The auxiliary head of the DARTS networks: a second classifier, for training alone."""
+
+import flax.linen as nn
+import jax
+
+from zcpt_jax.spaces import _ops
+from zcpt_jax.spaces._init import kernel_init
+from zcpt_jax.taps import ReLU
+from zcpt_jax.types import InputError
+
+_WINDOW = 5
+
+
+class AuxiliaryHead(nn.Module):
+    """Pools a feature map to 2x2 and classifies it by itself.
+
+    The head of Liu et al., DARTS, ICLR 2019. For ImageNet the second convolution has no
+    BatchNorm: the published code leaves it out, and so do its results. Of feature maps
+    so large that several positions are left, those are averaged.
+
+    Attributes:
+      num_classes: number of logits.
+      imagenet: whether it is the head for 7x7 rather than for 8x8.
+    """
+
+    num_classes: int
+    imagenet: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to logits ``[B, num_classes]``.
+
+        Raises:
+          InputError: if the feature map is too small.
+        """
+        stride = 2 if self.imagenet else 3
+        _check(x, _WINDOW + stride)
+        x = ReLU(name="relu_1")(x)
+        x = nn.avg_pool(x, (_WINDOW, _WINDOW), strides=(stride, stride))
+        x = _ops.batch_norm(name="norm_1")(_ops.Conv(128, 1, name="conv_1")(x))
+        x = _Conv2x2(768, name="conv_2")(ReLU(name="relu_2")(x))
+        if not self.imagenet:
+            x = _ops.batch_norm(name="norm_2")(x)
+        x = ReLU(name="relu_3")(x).mean(axis=(1, 2))
+        return _ops.Linear(self.num_classes, name="classifier")(x)
+
+
+def _check(x: jax.Array, least: int) -> None:
+    height, width = x.shape[1:3]
+    if min(height, width) < least:
+        raise InputError(
+            f"the auxiliary head needs a feature map of at least {least}x{least}, got "
+            f"{height}x{width}: use larger images, or train without it"
+        )
+
+
+class _Conv2x2(nn.Module):
+    """A 2x2 convolution without bias and without padding."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H-1, W-1, features]``."""
+        shape = (2, 2, x.shape[-1], self.features)
+        kernel = self.param("kernel", kernel_init, shape)
+        dims = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=dims
+        )
