@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.types import InputError
@@ -52,6 +52,12 @@ def open_mesh(axis: str = "masks") -> Mesh | None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  to the end
     mesh = make_mesh(_DEVICES.value, axis)
     return mesh if mesh.size > 1 else None
+
+
+def share_batches() -> tuple[Mesh, NamedSharding]:
+    """The same for a training or a test, and how batches are split over the devices."""
+    mesh = open_mesh("batch") or make_mesh(1, "batch")
+    return mesh, NamedSharding(mesh, PartitionSpec("batch"))
 
 
 def _join() -> None:
@@ -105,8 +111,8 @@ def _from_first(texts: dict[str, str]) -> dict[str, str]:
     """What the first process hands to the others."""
     sent = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
-    padded = np.zeros(length, np.uint8)
-    padded[: len(sent[:length])] = sent[:length]
-    received = multihost_utils.broadcast_one_to_all(padded)
+    # Of the others only the shape counts.
+    sent = sent if jax.process_index() == 0 else np.zeros(length, np.uint8)
+    received = multihost_utils.broadcast_one_to_all(sent)
     found: dict[str, str] = json.loads(np.asarray(received, np.uint8).tobytes())
     return found

@@ -10,11 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import app, flags  # noqa: E402
-from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from launch import _command, _devices, _flags  # noqa: E402
-from zcpt_jax.data import load_splits  # noqa: E402
-from zcpt_jax.sharding import make_mesh  # noqa: E402
+from zcpt_jax.data import Splits, load_splits  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     evaluate_network,
     load_checkpoint,
@@ -36,7 +34,7 @@ for _module in (_flags, _command, _devices):
 def main(argv: list[str]) -> None:
     """Flags to a network and images to its accuracy."""
     _command.no_arguments(argv)
-    mesh = _devices.open_mesh("batch") or make_mesh(1, "batch")
+    _, sharding = _devices.share_batches()
     _flags.check_counts(_BATCH_SIZE)
     if _RUN.value is None:
         raise InputError("--run is needed: the folder of a trained network")
@@ -44,14 +42,14 @@ def main(argv: list[str]) -> None:
     best = {"best": True} if _WHICH.value == "best" else {}
     record, module, variables = load(_RUN.value, **best)
     name = _DATASET.value or record.dataset
-    splits = load_splits(name, _DATA_DIR.value, record.image_size)
-    if splits.test.num_classes != record.num_classes:
+    test = load_splits(name, _DATA_DIR.value, record.image_size).test
+    if test.num_classes != record.num_classes:
         raise InputError(
-            f"{name} has {splits.test.num_classes} classes, the network in "
+            f"{name} has {test.num_classes} classes, the network in "
             f"{_RUN.value} has {record.num_classes}"
         )
-    sharding = NamedSharding(mesh, PartitionSpec("batch"))
-    with make_input(splits, sharding=sharding) as data:
+    # In place of training images, which need not be decoded.
+    with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value)
     print(f"{record.space} {record.genotype}")
     print(

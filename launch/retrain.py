@@ -18,19 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
-from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from launch import _command, _devices, _flags, _recipe  # noqa: E402
 from zcpt_jax.data import load_splits  # noqa: E402
 from zcpt_jax.files import read_json, write_atomically  # noqa: E402
 from zcpt_jax.genotypes import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
-from zcpt_jax.networks import count_flops, count_params  # noqa: E402
+from zcpt_jax.networks import count_flops, count_params, describe  # noqa: E402
 from zcpt_jax.outcome import merge_seconds  # noqa: E402
 from zcpt_jax.runs import REPORT, TIMINGS  # noqa: E402
-from zcpt_jax.sharding import make_mesh  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
-from zcpt_jax.tables import load_table  # noqa: E402
+from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     NetworkFile,
     Outcome,
@@ -64,7 +62,7 @@ for _module in (_flags, _command, _devices, _recipe):
 def main(argv: list[str]) -> None:
     """Flags to a recipe and a network to one call of the library."""
     _command.no_arguments(argv)
-    mesh = _devices.open_mesh("batch") or make_mesh(1, "batch")
+    mesh, sharding = _devices.share_batches()
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
     recipe = _recipe.read()
@@ -73,14 +71,13 @@ def main(argv: list[str]) -> None:
         raise InputError("--genotype is needed: what to train")
     space = _space(_GENOTYPE.value)
     genotype = resolve_genotype(_GENOTYPE.value, space)
-    if _TABLE.value:
-        load_table(_TABLE.value)  # what is wrong with it shows before the training
+    table = load_table(_TABLE.value) if _TABLE.value else None
     with stopwatch.measure("data"):
         splits = load_splits(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
         data = make_input(
             splits,
             cutout=recipe.cutout,
-            sharding=NamedSharding(mesh, PartitionSpec("batch")),
+            sharding=sharding,
             workers=_WORKERS.value,
         )
     record = NetworkFile(
@@ -137,7 +134,7 @@ def main(argv: list[str]) -> None:
         if output.is_dir():
             write_atomically(output / TIMINGS, json.dumps(seconds) + "\n")
     if jax.process_index() == 0:
-        print(_finish(output, space, record, outcome, seconds))
+        print(_finish(output, space, record, outcome, seconds, table))
 
 
 def _space(genotype: str) -> Space:
@@ -163,21 +160,22 @@ def _finish(
     record: NetworkFile,
     outcome: Outcome,
     seconds: dict[str, float],
+    table: Table | None,
 ) -> str:
     """Exports the network, writes the report, and sums up."""
     save_network(output, record, outcome.variables)
     shape = (record.image_size, record.image_size, 3)
     module = record.module()
     params, flops = count_params(module, shape), count_flops(module, shape)
+    network = describe(params, flops, record.num_classes, record.image_size)
     best = best_test(output)
     lines = {
         "trained": record.genotype,
-        "network": f"{params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
-        f"({record.num_classes} classes, {record.image_size}x{record.image_size})",
+        "network": network,
         "test": f"top-1 {outcome.test['test_top1']:.2f} %, "
         f"top-5 {outcome.test['test_top5']:.2f} %",
         "best": f"top-1 {best['test_top1']:.2f} % after epoch {best['epoch']:.0f}",
-        **_standing(space, record),
+        **_standing(space, record, table),
         "wall time": ", ".join(f"{k} {v:.1f} s" for k, v in seconds.items())
         + f"; on {jax.device_count()} x {jax.devices()[0].device_kind}",
     }
@@ -186,11 +184,11 @@ def _finish(
     return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
 
 
-def _standing(space: Space, record: NetworkFile) -> dict[str, str]:
+def _standing(space: Space, record: NetworkFile, table: Table | None) -> dict[str, str]:
     """What a benchmark says of the network, if there is a table of it."""
-    if not _TABLE.value:
+    if table is None:
         return {}
-    standings = load_table(_TABLE.value).standing(space.table_key(record.genotype))
+    standings = table.standing(space.table_key(record.genotype))
     listed = ", ".join(f"{s.column} {s.accuracy:.2f} %" for s in standings)
     return {"table": listed}
 

@@ -10,6 +10,9 @@ sys.path.insert(0, str(ROOT))
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)  # to share work over, as on real ones
+# Commands that run in this process would turn the user's cache on for all tests after
+# them, with whatever killed processes have left in it.
+jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.helpers import rng, write_images
 from zcpt_jax.data import TFDS, load_dataset
 from zcpt_jax.data._augment import (
     CropAndFlip,
@@ -16,19 +17,6 @@ from zcpt_jax.data._augment import (
     random_box,
 )
 from zcpt_jax.types import InputError
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-def write_images(root, per_class, shape=(20, 30)):
-    for name, count in per_class.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng(i).integers(0, 256, (*shape, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return root
 
 
 def save_npz(path, **arrays):

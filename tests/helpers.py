@@ -1,11 +1,19 @@
 """What tests share: small networks, batches, tolerances."""
 
+import os
+import socket
+import subprocess
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
 
+from launch import _command
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax import taps
 from zcpt_jax.budgets import flop_costs, param_costs
@@ -124,3 +132,56 @@ def plain_net(data):
 def part(golden, kind):
     """The arrays of a golden file whose names begin with ``kind``, without it."""
     return {k.removeprefix(kind): v for k, v in golden.items() if k.startswith(kind)}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def write_images(root, per_class, shape=(20, 30)):
+    for name, count in per_class.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng(i).integers(0, 256, (*shape, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def run_command(capsys, module, *args):
+    """Runs a command here; its exit message, None for success, and what it printed."""
+    message = None
+    with flagsaver.flagsaver():
+        flags.FLAGS(["command", *args])
+        try:
+            _command.without_traceback(module.main)(["command"])
+        except SystemExit as error:
+            message = error.code
+    return message, capsys.readouterr().out
+
+
+def on_cpu(devices):
+    """The environment of a process with so many simulated devices."""
+    simulated = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
+
+
+def run_in_two_processes(command, **options):
+    """Runs a command in two processes of four devices; what each of them printed."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    together = [*command, f"--coordinator=localhost:{port}", "--num_processes=2"]
+    started = [
+        subprocess.Popen(
+            [*together, f"--process_id={number}"],
+            env=on_cpu(4),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        for number in range(2)
+    ]
+    printed = [process.communicate(timeout=240) for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    return printed

@@ -1,9 +1,7 @@
 """The commands of the final training, as a user runs them."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from launch import _command, evaluate, retrain
+from launch import evaluate, retrain
+from tests.helpers import run_command, run_in_two_processes
 from zcpt_jax.checkpoints import STATES, read_metrics
 from zcpt_jax.training import load_network
 
@@ -26,17 +23,6 @@ TINY = {
     "nasbench201": ("channels=4,cells_per_stage=1", CELL),
     "nasbench_macro": ("channels=4", "20210120"),
 }
-
-
-def run(capsys, module, *args):
-    message = None
-    with flagsaver.flagsaver():
-        flags.FLAGS(["command", *args])
-        try:
-            _command.without_traceback(module.main)(["command"])
-        except SystemExit as error:
-            message = error.code
-    return message, capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +108,14 @@ def test_tensorboard_reads_the_curves(trained):
 
 @pytest.mark.parametrize("which", ["exported", "last", "best"])
 def test_evaluate_reproduces_the_accuracy(capsys, trained, which):
-    message, printed = run(
+    message, printed = run_command(
         capsys, evaluate, f"--run={trained[0]}", f"--which={which}", "--batch_size=8"
     )
     assert message is None, message
     tests = [x["test_top1"] for x in read_metrics(trained[0]) if "test_top1" in x]
     wanted = max(tests) if which == "best" else tests[-1]
-    assert f"top-1 {wanted:.2f} %" in printed.out
-    assert "on 12 test images" in printed.out
+    assert f"top-1 {wanted:.2f} %" in printed
+    assert "on 12 test images" in printed
 
 
 def test_a_killed_run_goes_on_to_the_same_result(images, trained, tmp_path):
@@ -174,7 +160,7 @@ def test_a_run_directory_of_a_search_is_enough(capsys, images, tmp_path):
         "num_classes": 10,
     }
     (tmp_path / "genotype.json").write_text(json.dumps(found))
-    message, printed = run(
+    message, printed = run_command(
         capsys,
         retrain,
         f"--genotype={tmp_path}",
@@ -188,7 +174,7 @@ def test_a_run_directory_of_a_search_is_enough(capsys, images, tmp_path):
         f"--output_dir={tmp_path / 'out'}",
     )
     assert message is None, message
-    assert CELL in printed.out
+    assert CELL in printed
 
 
 @pytest.mark.parametrize("file", FLAGFILES, ids=lambda file: file.stem)
@@ -199,7 +185,7 @@ def test_every_recipe_runs(capsys, images, tmp_path, file):
     size = 32
     if "stem=imagenet" in text:
         options, size = f"{options},stem=imagenet", 224
-    message, printed = run(
+    message, printed = run_command(
         capsys,
         retrain,
         f"--flagfile={file}",
@@ -224,32 +210,9 @@ def test_every_recipe_runs(capsys, images, tmp_path, file):
 
 
 def test_two_processes_train_as_one(images, trained, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    started = [
-        subprocess.Popen(
-            command(
-                "retrain.py",
-                *small(images, tmp_path / "both"),
-                f"--coordinator=localhost:{port}",
-                "--num_processes=2",
-                f"--process_id={number}",
-            ),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    printed = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], printed
+    printed = run_in_two_processes(
+        command("retrain.py", *small(images, tmp_path / "both"))
+    )
     assert "trained" in printed[0][0] and "trained" not in printed[1][0]
     for one, two in zip(
         read_metrics(trained[0]), read_metrics(tmp_path / "both"), strict=True
@@ -282,7 +245,7 @@ def test_what_a_training_needs_is_said(capsys, images, tmp_path):
         ),
     }
     for message, args in wrong.items():
-        got, _ = run(capsys, retrain, *args)
+        got, _ = run_command(capsys, retrain, *args)
         assert message in str(got), got
     assert not (tmp_path / "x").exists()
     for message, args in {
@@ -293,5 +256,5 @@ def test_what_a_training_needs_is_said(capsys, images, tmp_path):
             "--which=last",
         ),
     }.items():
-        got, _ = run(capsys, evaluate, *args)
+        got, _ = run_command(capsys, evaluate, *args)
         assert message in str(got), got

@@ -1,6 +1,4 @@
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +27,6 @@ SEARCH = [
     "--batch_size=8",
     "--initialisations=each",
 ]
-
-
-def on_cpu(devices):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def lines(folder, name):
@@ -136,10 +129,9 @@ def test_a_number_of_devices_that_is_not_there(count):
 
 def test_two_processes_of_four_devices_find_what_one_finds(tmp_path):
     alone = [*SEARCH, f"--output_dir={tmp_path / 'alone'}"]
-    subprocess.run(alone, cwd=ROOT, env=on_cpu(1), check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    subprocess.run(
+        alone, cwd=ROOT, env=helpers.on_cpu(1), check=True, capture_output=True
+    )
     # Begun by one process, so that the other must be told of its progress.
     both = tmp_path / "both"
     both.mkdir()
@@ -147,25 +139,8 @@ def test_two_processes_of_four_devices_find_what_one_finds(tmp_path):
         text = (tmp_path / "alone" / name).read_text()
         text = "".join(text.splitlines(True)[:7]) if name.endswith("l") else text
         (both / name).write_text(text)
-    command = [
-        *SEARCH,
-        f"--output_dir={both}",
-        f"--coordinator=localhost:{port}",
-        "--num_processes=2",
-    ]
-    started = [
-        subprocess.Popen(
-            [*command, f"--process_id={number}"],
-            cwd=ROOT,
-            env=on_cpu(4),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    command = [*SEARCH, f"--output_dir={both}"]
+    outputs = helpers.run_in_two_processes(command, cwd=ROOT)
     assert "found" in outputs[0][0] and "found" not in outputs[1][0]
     for name in ("decisions.jsonl", "validation.jsonl"):
         assert lines(both, name) == lines(tmp_path / "alone", name)
@@ -186,7 +161,7 @@ def test_flags_that_do_not_fit(tmp_path, flags, message):
     done = subprocess.run(
         [*SEARCH, f"--output_dir={tmp_path / 'run'}", *flags],
         cwd=ROOT,
-        env=on_cpu(1),
+        env=helpers.on_cpu(1),
         capture_output=True,
         text=True,
     )

@@ -4,11 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from launch import _command, correlate, score
+from launch import correlate, score
 from tests import helpers
+from tests.helpers import run_command
 from tests.own_space import SIZES
 from zcpt_jax.proxies import PROXIES
 
@@ -20,17 +19,6 @@ SPACE = (
     "--image_size=8",
     "--batch_size=8",
 )
-
-
-def run(capsys, module, *args):
-    message = None
-    with flagsaver.flagsaver():
-        flags.FLAGS(["command", *args])
-        try:
-            _command.without_traceback(module.main)(["command"])
-        except SystemExit as error:
-            message = error.code
-    return message, capsys.readouterr().out
 
 
 @pytest.fixture
@@ -45,21 +33,23 @@ def test_a_study_resumes_grows_and_ends_alike(capsys, tmp_path, table):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     args = (*SPACE, table, "--scorers=zc-pt(nwot),best-acc,random")
     two, one = "--seeds=0,1", "--seeds=0"
-    message, out = run(capsys, correlate, *args, two, f"--output_dir={whole}")
+    message, out = run_command(capsys, correlate, *args, two, f"--output_dir={whole}")
     assert message is None, message
     assert "zc-pt(nwot)" in out and "best-acc" in out and "74.00 %" in out
-    run(capsys, correlate, *args[:-1], "--scorers=random", one, f"--output_dir={parts}")
+    run_command(
+        capsys, correlate, *args[:-1], "--scorers=random", one, f"--output_dir={parts}"
+    )
     trials = parts / "trials.jsonl"
     trials.write_text(trials.read_text() + '{"cut')
-    message, _ = run(capsys, correlate, *args, two, f"--output_dir={parts}")
+    message, _ = run_command(capsys, correlate, *args, two, f"--output_dir={parts}")
     assert message is None
     for name in ("study.csv", "study.json"):
         assert (whole / name).read_text() == (parts / name).read_text()
     assert (whole / "study.png").read_bytes()[:4] == b"\x89PNG"
     before = trials.read_text()
-    run(capsys, correlate, *args, two, f"--output_dir={parts}")
+    run_command(capsys, correlate, *args, two, f"--output_dir={parts}")
     assert trials.read_text() == before  # nothing is made twice
-    message, _ = run(
+    message, _ = run_command(
         capsys, correlate, *args, two, f"--output_dir={parts}", "--batch_size=4"
     )
     assert "batch_size: 8 there, 4 now" in message
@@ -76,14 +66,14 @@ def test_what_a_study_needs_is_said(capsys, tmp_path, table):
         "look all of them up": ("--space=darts", table),
     }
     for message, args in wrong.items():
-        got, _ = run(capsys, correlate, *args, output)
+        got, _ = run_command(capsys, correlate, *args, output)
         assert message in got, got
 
 
 def test_scores_of_all_networks_resume_and_are_compared(capsys, tmp_path, table):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     args = (*SPACE, "--proxies=nwot,synflow,l2_norm", table)
-    message, out = run(capsys, score, *args, f"--output_dir={whole}")
+    message, out = run_command(capsys, score, *args, f"--output_dir={whole}")
     assert message is None, message
     assert "9 networks of chain" in out and "rank" in out
     assert (whole / "scores.png").exists()
@@ -94,7 +84,7 @@ def test_scores_of_all_networks_resume_and_are_compared(capsys, tmp_path, table)
     parts.mkdir()
     (parts / "config.json").write_text((whole / "config.json").read_text())
     (parts / "scores.csv").write_text("\n".join([*lines[:5], lines[5][:-4]]))
-    message, _ = run(capsys, score, *args, f"--output_dir={parts}")
+    message, _ = run_command(capsys, score, *args, f"--output_dir={parts}")
     assert message is None
     found = np.loadtxt((parts / "scores.csv"), str, delimiter=",", skiprows=1)
     expected = np.loadtxt((whole / "scores.csv"), str, delimiter=",", skiprows=1)
@@ -116,7 +106,7 @@ def test_a_list_is_scored_with_weights_of_its_own_or_the_supernets(capsys, tmp_p
     found = {}
     for weights in ("supernet", "network"):
         output = tmp_path / weights
-        message, _ = run(
+        message, _ = run_command(
             capsys, score, *args, f"--weights={weights}", f"--output_dir={output}"
         )
         assert message is None, message
@@ -125,7 +115,7 @@ def test_a_list_is_scored_with_weights_of_its_own_or_the_supernets(capsys, tmp_p
         assert found[weights][0] > found[weights][1]
     assert found["supernet"] != found["network"]
     names.write_text("|none~0|")
-    message, _ = run(capsys, score, *args, f"--output_dir={tmp_path / 'y'}")
+    message, _ = run_command(capsys, score, *args, f"--output_dir={tmp_path / 'y'}")
     assert "line 1: malformed NAS-Bench-201 genotype" in message
 
 
@@ -141,7 +131,7 @@ def test_what_cannot_be_scored_is_said(capsys, tmp_path, table):
         "the table has the columns test": (*SPACE, table, "--column=val"),
     }
     for message, args in wrong.items():
-        got, _ = run(capsys, score, *args, output)
+        got, _ = run_command(capsys, score, *args, output)
         assert message in got, got
 
 
@@ -161,7 +151,7 @@ def test_every_quick_proxy_scores_a_sample(name, capsys, tmp_path):
         for n, proxy in PROXIES.items()
         if not proxy.members and n not in helpers.SLOW_TO_COMPILE
     ]
-    message, _ = run(
+    message, _ = run_command(
         capsys,
         score,
         f"--space={name}",

@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.helpers import rng, write_images
 from zcpt_jax.data import (
     TFDS,
     CropAndFlip,
@@ -35,19 +35,6 @@ from zcpt_jax.training._order import shuffled_rows
 from zcpt_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-def write_images(root, per_class, shape=(20, 30)):
-    for name, count in per_class.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng(i).integers(0, 256, (*shape, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return root
 
 
 def contents(dataset):

@@ -1,6 +1,7 @@
 import json
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import flax.linen as nn
@@ -279,7 +280,7 @@ def test_images_that_fill_up_a_batch_leave_the_gradient_alone():
 
 
 def test_it_learns_and_tests_by_running_statistics(tmp_path):
-    outcome = run(tmp_path, Recipe(**{**vars(PLAIN), "epochs": 20}))
+    outcome = run(tmp_path, replace(PLAIN, epochs=20))
     assert outcome.test["test_top1"] > 80
     lines = read_metrics(tmp_path)
     assert lines[-1]["test_top1"] == outcome.test["test_top1"]
@@ -290,7 +291,7 @@ def test_it_learns_and_tests_by_running_statistics(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_a_run_that_was_asked_to_end_goes_on_to_the_same_result(tmp_path, at):
-    recipe = Recipe(**{**vars(PLAIN), "drop_path": 0.3, "cutout": 4, "ema": 0.5})
+    recipe = replace(PLAIN, drop_path=0.3, cutout=4, ema=0.5)
     whole = run(tmp_path / "whole", recipe)
 
     def stop(stage, done, total, note):
@@ -328,7 +329,7 @@ def test_a_truncated_newest_state_falls_back_to_the_one_before(tmp_path):
 
 
 def test_the_best_state_is_kept_besides_the_newest(tmp_path):
-    recipe = Recipe(**{**vars(PLAIN), "epochs": 6, "learning_rate": 0.3})
+    recipe = replace(PLAIN, epochs=6, learning_rate=0.3)
     run(tmp_path, recipe, keep=1)
     tests = {
         line["step"]: line["test_top1"]
@@ -343,7 +344,7 @@ def test_the_best_state_is_kept_besides_the_newest(tmp_path):
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_eight_devices_train_as_one_does(tmp_path, sharded):
-    recipe = Recipe(**{**vars(PLAIN), "drop_path": 0.3, "cutout": 4, "clip": 1.0})
+    recipe = replace(PLAIN, drop_path=0.3, cutout=4, clip=1.0)
     one = run(tmp_path / "one", recipe)
     mesh = make_mesh(8, "batch")
     eight = run(tmp_path / "eight", recipe, mesh, fully_sharded=sharded)
@@ -356,7 +357,7 @@ def test_eight_devices_train_as_one_does(tmp_path, sharded):
 
 def test_statistics_of_each_device_are_those_of_groups(tmp_path):
     mesh = make_mesh(4, "batch")
-    recipe = Recipe(**{**vars(PLAIN), "batch_norm": "device"})
+    recipe = replace(PLAIN, batch_norm="device")
     apart = run(tmp_path / "apart", recipe, mesh)
     together = run(tmp_path / "together", PLAIN, mesh)
     first = [read_metrics(tmp_path / n)[0]["loss"] for n in ("apart", "together")]
@@ -379,10 +380,10 @@ def test_statistics_of_each_device_are_those_of_groups(tmp_path):
 
 
 def test_averages_are_what_is_tested_and_exported(tmp_path):
-    recipe = Recipe(**{**vars(PLAIN), "ema": 0.0, "epochs": 1})
-    same = run(tmp_path / "none", Recipe(**{**vars(PLAIN), "epochs": 1}))
+    recipe = replace(PLAIN, ema=0.0, epochs=1)
+    same = run(tmp_path / "none", replace(PLAIN, epochs=1))
     assert_same(run(tmp_path / "zero", recipe).variables, same.variables)
-    slow = run(tmp_path / "slow", Recipe(**{**vars(PLAIN), "epochs": 1, "ema": 0.9}))
+    slow = run(tmp_path / "slow", replace(PLAIN, epochs=1, ema=0.9))
     start = Small().init(jax.random.key(0), np.zeros((1, 16, 16, 3)))["params"]
     moved = jax.tree.map(
         lambda a, b, c: float(np.abs(a - b).sum() / np.abs(c - b).sum()),
@@ -394,7 +395,7 @@ def test_averages_are_what_is_tested_and_exported(tmp_path):
 
 
 def test_bfloat16_trains_with_parameters_in_float32(tmp_path):
-    recipe = Recipe(**{**vars(PLAIN), "bfloat16": True})
+    recipe = replace(PLAIN, bfloat16=True)
     low = run(tmp_path / "low", recipe)
     full = run(tmp_path / "full")
     assert {leaf.dtype for leaf in jax.tree.leaves(low.variables)} == {np.dtype("f4")}
@@ -408,15 +409,15 @@ def test_bfloat16_trains_with_parameters_in_float32(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path):
-    recipe = Recipe(**{**vars(PLAIN), "learning_rate": 1e30, "epochs": 3})
+    recipe = replace(PLAIN, learning_rate=1e30, epochs=3)
     with pytest.raises(ScoreError, match=r"loss is (nan|inf) by step"):
         run(tmp_path, recipe)
 
 
 def test_settings_and_batches_that_do_not_fit(tmp_path):
-    run(tmp_path / "a", Recipe(**{**vars(PLAIN), "epochs": 1}))
+    run(tmp_path / "a", replace(PLAIN, epochs=1))
     with pytest.raises(InputError, match="x: 1 there, 2 now"):
-        run(tmp_path / "a", Recipe(**{**vars(PLAIN), "epochs": 1}), settings={"x": 2})
+        run(tmp_path / "a", replace(PLAIN, epochs=1), settings={"x": 2})
     with pytest.raises(InputError, match="multiple of the 3 devices, got 16"):
         run(tmp_path / "b", mesh=make_mesh(3, "batch"))
     for name, value in {
@@ -460,7 +461,7 @@ def test_an_exported_network_is_loaded_by_plain_flax(tmp_path):
         weights.write_bytes(bad)
         with pytest.raises(InputError, match="network.msgpack"):
             load_network(tmp_path)
-    other = NetworkFile(**{**vars(RECORD), "num_classes": 4})
+    other = replace(RECORD, num_classes=4)
     save_network(tmp_path, RECORD, variables)
     (tmp_path / "network.json").write_text(json.dumps(vars(other)))
     with pytest.raises(InputError, match="not those of the network"):
@@ -469,7 +470,7 @@ def test_an_exported_network_is_loaded_by_plain_flax(tmp_path):
 
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_checkpoints_give_the_tested_network_back(tmp_path, ema):
-    recipe = Recipe(**{**vars(PLAIN), "ema": ema})
+    recipe = replace(PLAIN, ema=ema)
     module = SPACE.network(CELL, 3)
     settings = {**vars(RECORD), "auxiliary": 0.0, "ema": ema}
     outcome = run(tmp_path, recipe, module=module, settings=settings)

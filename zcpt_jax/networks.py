@@ -37,6 +37,14 @@ def count_flops(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> 
     return sum(layer_flops(module, image_shape, *args).values())
 
 
+def describe(params: int, flops: int, num_classes: int, image_size: int) -> str:
+    """What a network holds and does, as summaries say it."""
+    return (
+        f"{params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
+        f"({num_classes} classes, {image_size}x{image_size})"
+    )
+
+
 def param_counts(
     module: nn.Module, image_shape: tuple[int, ...], *args: Any
 ) -> dict[taps.Path, int]:

@@ -7,7 +7,7 @@ import jax
 
 from zcpt_jax.data import Dataset
 from zcpt_jax.genotypes import GENOTYPE, GenotypeFile, dump_genotype
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.networks import count_flops, count_params, describe
 from zcpt_jax.operations import OperationScore
 from zcpt_jax.report import ProposalRow, Report, render
 from zcpt_jax.runs import CONFIG, REPORT, RunDirectory
@@ -48,6 +48,7 @@ def write_outcome(
     network = space.network(result.genotype, dataset.num_classes)
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
+    described = describe(params, flops, dataset.num_classes, dataset.image_size)
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
     standings: tuple[Standing, ...] = ()
     if table:
@@ -92,8 +93,7 @@ def write_outcome(
     lines = [
         f"found       {result.genotype}",
         *(f"{name:<11} {form}" for name, form in space.forms(result.genotype).items()),
-        f"network     {params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
-        f"({dataset.num_classes} classes, {dataset.image_size}x{dataset.image_size})",
+        f"network     {described}",
         *(
             f"{s.column:<20} {s.accuracy:.2f} %  regret {s.regret:.2f}  "
             f"rank {s.rank:,} of {s.count:,}  at random {s.mean:.2f} %"

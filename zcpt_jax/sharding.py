@@ -1,6 +1,7 @@
 """Work spread over devices, of one process or of many."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,23 +11,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from zcpt_jax.types import InputError
 
 
-def make_mesh(
-    count: int | None = None,
-    axis: str = "masks",
-    devices: Sequence[jax.Device] | None = None,
-) -> Mesh:
+def make_mesh(count: int | None = None, axis: str = "masks") -> Mesh:
     """A row of devices.
 
     Args:
-      count: how many; all by default.
+      count: how many; by default all, those of all processes.
       axis: what is split over them.
-      devices: to choose from; those of all processes by default.
 
     Raises:
       InputError: if there are not that many, or several processes are to leave some
         out, so that one of them could have none.
     """
-    there = list(devices or jax.devices())
+    there = jax.devices()
     count = len(there) if count is None else count
     if not 1 <= count <= len(there):
         raise InputError(
@@ -41,6 +37,18 @@ def make_mesh(
     return Mesh(np.array(there[:count]), (axis,), axis_types=(AxisType.Auto,))
 
 
+def put(host: Any, where: NamedSharding) -> jax.Array:
+    """An array on devices of this process and of others.
+
+    Args:
+      host: the whole array, the same in every process. Unlike ``device_put``, this does
+        not compare it between them.
+      where: how it is laid out.
+    """
+    array = np.asarray(host)
+    return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
+
+
 def split(mesh: Mesh, tree: Any) -> Any:
     """Arrays whose first axis is split evenly over a row of devices.
 
@@ -48,15 +56,8 @@ def split(mesh: Mesh, tree: Any) -> Any:
       mesh: the row.
       tree: host arrays, the same in every process, first axes multiples of its length.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-
-    def place(leaf: Any) -> jax.Array:
-        host = np.asarray(leaf)
-        return jax.make_array_from_callback(
-            host.shape, sharding, lambda index: host[index]
-        )
-
-    return jax.tree.map(place, tree)
+    where = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    return jax.tree.map(lambda leaf: put(leaf, where), tree)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
@@ -66,9 +67,14 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
       mesh: the devices.
       tree: arrays, the same in every process.
     """
+    return _replicator(mesh)(tree)
+
+
+@functools.cache  # a function of its own for each call would compile at each call
+def _replicator(mesh: Mesh) -> Callable[[Any], Any]:
     # device_put takes no device of another process.
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
+    return jax.jit(lambda leaves: leaves, out_shardings=everywhere)
 
 
 def spread(mesh: Mesh, tree: Any, smallest: int = 4096) -> Any:

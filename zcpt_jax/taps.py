@@ -185,13 +185,23 @@ def _read_relu(tap: ReluTap, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> 
     tap(z, live, dead)
 
 
+def feature_axes(module: nn.BatchNorm, ndim: int) -> set[int]:
+    """The axes along which a BatchNorm has statistics of their own.
+
+    Args:
+      module: the BatchNorm.
+      ndim: of its input.
+    """
+    axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
+    return {a % ndim for a in axis}
+
+
 def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
     # Computed here rather than by Flax, whose module settles the mode when it is
     # built and writes new running statistics, which scores have no use for.
     if norm == "identity":
         return x
-    axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    features = [a % x.ndim for a in axis]
+    features = feature_axes(module, x.ndim)
     shape = [x.shape[a] if a in features else 1 for a in range(x.ndim)]
     scale, bias = jnp.float32(1), jnp.float32(0)
     if module.use_scale:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from zcpt_jax.taps import DropPath
+from zcpt_jax.taps import DropPath, feature_axes
 from zcpt_jax.types import ApplyFn, Array, Variables
 
 
@@ -78,8 +78,7 @@ def _batch_norm(
     module: nn.BatchNorm, x: jax.Array, groups: int, stats: dict[Any, Any]
 ) -> jax.Array:
     """Normalises each group of ``x``, and updates the module's entries of ``stats``."""
-    axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    features = {a % x.ndim for a in axis}
+    features = feature_axes(module, x.ndim)
     batch = min(set(range(x.ndim)) - features)
     shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
     split = [*x.shape[:batch], groups, -1, *x.shape[batch + 1 :]]

@@ -103,9 +103,8 @@ def _features_and_scales(
         if context.method_name != "__call__" or not isinstance(module, nn.BatchNorm):
             return out
         x = args[0] if args else kwargs["x"]
-        axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-        features_of = [a % x.ndim for a in axis]
-        variance = x.var(axis=[a for a in range(x.ndim) if a not in features_of])
+        apart = taps.feature_axes(module, x.ndim)
+        variance = x.var(axis=[a for a in range(x.ndim) if a not in apart])
         scales.append(jnp.log(variance.mean(axis=-1)) / 2)
         if gains is None:
             return out

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zcpt_jax import sharding
@@ -30,12 +29,7 @@ def placement(state: TrainState, mesh: Mesh, fully_sharded: bool) -> Any:
 
 def place(host: TrainState, placed: Any) -> TrainState:
     """A state on the host, moved to where it is kept."""
-
-    def move(leaf: Any, where: NamedSharding) -> jax.Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, where, lambda i: array[i])
-
-    state: TrainState = jax.tree.map(move, host, placed)
+    state: TrainState = jax.tree.map(sharding.put, host, placed)
     return state
 
 

@@ -1,24 +1,22 @@
 """Small datasets: all images stay on the devices, and only row numbers travel."""
 
 from collections.abc import Generator, Iterator
-from typing import Self
 
 import jax
 import numpy as np
 
 from zcpt_jax.data import Dataset, Splits
 from zcpt_jax.training._augment import augment, augmentation_of, normalise
-from zcpt_jax.training._input import Feed, Inputs, Placement
+from zcpt_jax.training._input import Feed, Inputs, Placement, SplitsInput
 from zcpt_jax.training._order import (
     Rows,
     ordered_rows,
     share_of,
     shuffled_rows,
-    steps_per_epoch,
 )
 
 
-class DeviceData:
+class DeviceData(SplitsInput):
     """A training's images, decoded once: see :class:`~zcpt_jax.training.Input`.
 
     Crops, flips and cutout happen on the devices, by the key of ``train_inputs``.
@@ -37,36 +35,12 @@ class DeviceData:
         Raises:
           InputError: if an image is damaged.
         """
-        self._splits, self._placement = splits, placement or Placement()
+        super().__init__(splits, placement)
         self._augmentation = augmentation_of(splits.train, cutout, cropped=False)
         train, self._labels = decode(splits.train)
         test, self._test_labels = decode(splits.test)
         everywhere = self._placement.everywhere
         self.resident = {"train": everywhere(train), "test": everywhere(test)}
-
-    @property
-    def num_images(self) -> int:
-        """Training images."""
-        return len(self._labels)
-
-    @property
-    def num_test_images(self) -> int:
-        """Test images."""
-        return len(self._test_labels)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)``."""
-        return self._splits.train.image_shape
-
-    @property
-    def num_classes(self) -> int:
-        """Number of labels."""
-        return self._splits.train.num_classes
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches of an epoch; the last one is filled up with images of weight 0."""
-        return steps_per_epoch(self.num_images, batch_size)
 
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
@@ -91,13 +65,6 @@ class DeviceData:
         """Pure: fetches and normalises."""
         images = normalise(resident["test"][feed.data], self._augmentation)
         return Inputs(self._placement.keep(images), feed.labels, feed.weights)
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing works in the background."""
 
     def _feeds(
         self, batches: Iterator[Rows], labels: np.ndarray, batch_size: int

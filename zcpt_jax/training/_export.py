@@ -102,10 +102,10 @@ def load_network(
             "network there with launch/retrain.py"
         )
     record = NetworkFile(**fields)
-    module = record.module()
+    module, expected = record.module(), _shapes(_expected(record))
     try:
         variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
-        fitting = _shapes(variables) == _shapes(_expected(record))
+        fitting = _shapes(variables) == expected
     except Exception as error:  # msgpack's errors have no common base class
         raise InputError(
             f"{folder / WEIGHTS} cannot be read ({type(error).__name__}: {error}); "

@@ -15,20 +15,19 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from zcpt_jax.data import Splits
 from zcpt_jax.training._augment import augment, augmentation_of, normalise
-from zcpt_jax.training._input import Feed, Inputs, Placement, one_ahead
+from zcpt_jax.training._input import Feed, Inputs, Placement, SplitsInput, one_ahead
 from zcpt_jax.training._order import (
     Rows,
     ordered_rows,
     share_of,
     shuffled_rows,
-    steps_per_epoch,
 )
 from zcpt_jax.types import InputError
 
@@ -54,7 +53,7 @@ class Job(NamedTuple):
     epoch: int
 
 
-class HostData:
+class HostData(SplitsInput):
     """A training's images, decoded as they are needed: see :class:`Input`.
 
     An image's augmentation follows from the seed, the epoch and its row: workers,
@@ -83,7 +82,7 @@ class HostData:
             Processes need a program that can be imported without running.
           ahead: batches that workers may be ahead, which bounds the memory.
         """
-        self._splits, self._placement = splits, placement or Placement()
+        super().__init__(splits, placement)
         self._augmentation = augmentation_of(splits.train, cutout, cropped=True)
         self._workers = workers or os.cpu_count() or 1
         self._processes, self._ahead = processes, ahead
@@ -93,30 +92,6 @@ class HostData:
     def resident(self) -> dict[str, jax.Array]:
         """Nothing stays on the devices."""
         return {}
-
-    @property
-    def num_images(self) -> int:
-        """Training images."""
-        return len(self._splits.train.source)
-
-    @property
-    def num_test_images(self) -> int:
-        """Test images."""
-        return len(self._splits.test.source)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)``."""
-        return self._splits.train.image_shape
-
-    @property
-    def num_classes(self) -> int:
-        """Number of labels."""
-        return self._splits.train.num_classes
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches of an epoch; the last one is filled up with images of weight 0."""
-        return steps_per_epoch(self.num_images, batch_size)
 
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
@@ -150,10 +125,6 @@ class HostData:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Ends the workers."""

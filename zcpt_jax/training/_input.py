@@ -10,7 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from zcpt_jax.training._order import check_batch_size
+from zcpt_jax.data import Splits
+from zcpt_jax.sharding import put
+from zcpt_jax.training._order import check_batch_size, steps_per_epoch
 from zcpt_jax.types import Array
 
 
@@ -152,9 +154,7 @@ class Placement:
         """The whole array to each device."""
         if self.sharding is None:
             return jax.device_put(array)
-        sharding = NamedSharding(self.sharding.mesh, PartitionSpec())
-        # Unlike device_put, it does not compare the array between processes.
-        return jax.make_array_from_process_local_data(sharding, array, array.shape)
+        return put(array, NamedSharding(self.sharding.mesh, PartitionSpec()))
 
     def keep(self, images: jax.Array) -> jax.Array:
         """The same, within ``jit``, on the devices that the batch went to."""
@@ -167,6 +167,48 @@ class Placement:
             return jax.device_put(array)
         shape = (batch_size, *array.shape[1:])
         return jax.make_array_from_process_local_data(self.sharding, array, shape)
+
+
+class SplitsInput:
+    """What every :class:`Input` made from splits says of them.
+
+    Nothing works in the background until a subclass says so.
+    """
+
+    def __init__(self, splits: Splits, placement: Placement | None) -> None:
+        """Takes the images, and where batches go; one device by default."""
+        self._splits, self._placement = splits, placement or Placement()
+
+    @property
+    def num_images(self) -> int:
+        """Training images."""
+        return len(self._splits.train.source)
+
+    @property
+    def num_test_images(self) -> int:
+        """Test images."""
+        return len(self._splits.test.source)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)``."""
+        return self._splits.train.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return self._splits.train.num_classes
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches of an epoch; the last one is filled up with images of weight 0."""
+        return steps_per_epoch(self.num_images, batch_size)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends nothing."""
 
 
 def one_ahead(feeds: Generator[Feed]) -> Generator[Feed]:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import jax
@@ -29,12 +29,7 @@ class Preemption:
             self._before = signal.signal(signal.SIGTERM, self._take)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """What was done about the signal before is done again."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)

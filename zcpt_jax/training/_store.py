@@ -1,8 +1,8 @@
 """The states of a final training: written by the first process, read for all."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -53,32 +53,27 @@ class Store:
         self._mesh, self._path = mesh, folder
         self._events: Events | None = None
         self._folder: TrainingFolder | None = None
+        self._opened = contextlib.ExitStack()
         if jax.process_index() == 0:
-            self._folder = TrainingFolder(
-                folder,
-                settings,
-                kind=KIND,
-                steps=steps,
-                keep=keep,
-                environment=environment,
-                overwrite=overwrite,
+            self._folder = self._opened.enter_context(
+                TrainingFolder(
+                    folder,
+                    settings,
+                    kind=KIND,
+                    steps=steps,
+                    keep=keep,
+                    environment=environment,
+                    overwrite=overwrite,
+                )
             )
 
     def __enter__(self) -> "Store":
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Ends once everything is written."""
-        if self._events is not None:
-            self._events.__exit__(kind, error, trace)
-        if self._folder is not None:
-            self._folder.__exit__(kind, error, trace)
+        self._opened.close()
 
     def restore(self, like: TrainState) -> tuple[int, TrainState]:
         """The newest good state, on the host, and the steps behind it.
@@ -93,7 +88,7 @@ class Store:
             if found is not None:
                 done, items = found
                 host = TrainState(**items["network"], **items["training"])
-            self._events = Events(self._path, done)
+            self._events = self._opened.enter_context(Events(self._path, done))
         if jax.process_count() > 1:
             done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
             host = multihost_utils.broadcast_one_to_all(host)
@@ -124,12 +119,8 @@ class Store:
             self._events.write(step, values)
 
 
-def network_items(state: TrainState) -> dict[str, Any]:
-    """What testing needs of a state, as it is written."""
-    parts = {"params": state.params, "batch_stats": state.batch_stats}
-    return {**parts, "ema": state.ema}
-
-
 def _items(state: TrainState) -> dict[str, Any]:
+    """What testing needs of a state, and apart from it what only training needs."""
+    network = {name: getattr(state, name) for name in ("params", "batch_stats", "ema")}
     training = {"optimiser": state.optimiser, "seen": state.seen}
-    return {"network": network_items(state), "training": training}
+    return {"network": network, "training": training}

@@ -148,13 +148,17 @@ def train_network(
             progress or (lambda stage, done, total, note: None),
         )
         done, host = store.restore(state)
-        state = _go_on(run, place(host, placed), done)
-        tested = run.test(state.tested())
+        state, tested = _go_on(run, place(host, placed), done)
+        # A run that was finished before has made no test.
+        tested = tested or run.test(state.tested())
         return Outcome(store.fetch(state.tested()), tested)
 
 
-def _go_on(run: _Run, state: TrainState, done: int) -> TrainState:
-    """The steps from ``done`` to the end."""
+def _go_on(
+    run: _Run, state: TrainState, done: int
+) -> tuple[TrainState, dict[str, float]]:
+    """The steps from ``done`` to the end, and the last test, empty without any."""
+    tested: dict[str, float] = {}
     feeds = run.data.train_batches(run.recipe.seed, run.recipe.batch_size, done)
     since, note = (time.perf_counter(), done), "compiling"
     with Preemption() as preemption:
@@ -168,18 +172,19 @@ def _go_on(run: _Run, state: TrainState, done: int) -> TrainState:
                 line = _metrics(run, state, number)
                 speed = (now - since[1]) / (time.perf_counter() - since[0])
                 if ended:
-                    line |= run.test(state.tested())
+                    tested = run.test(state.tested())
+                    line |= tested
                 run.store.log(now, line)
                 note = _describe(line, speed * run.recipe.batch_size)
                 since = (time.perf_counter(), now)
             asked = preemption.reached(now)
             if ended or asked or now % run.save_every == 0:
-                _metrics(run, state, number)  # a broken state is not to be kept
+                line = line or _metrics(run, state, number)  # refuses a broken state
                 run.store.save(now, state, line.get("test_top1"))
             run.progress("training", now, run.total, note)
             if asked and now < run.total:
                 raise Preempted(f"asked to end after step {now} of {run.total}")
-    return state
+    return state, tested
 
 
 def _metrics(run: _Run, state: TrainState, number: int) -> dict[str, float]:
