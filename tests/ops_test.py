@@ -153,6 +153,18 @@ def test_average_pooling_counts_the_pixels_that_exist(height, width, stride):
         )
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_average_pooling_is_the_same_in_both_forms(stride):
+    forms = both_forms(lambda x: _windows.avg_pool_3x3(x, stride), normal(2, 8, 6, 3))
+    assert_equal_forms(forms)
+    counts = []
+    for use in (True, False):
+        with _windows.shifted(use):
+            text = primitives(lambda x: _windows.avg_pool_3x3(x, stride), forms[0][1])
+        counts.append(text.count("reduce_window_sum"))
+    assert counts == [2, 1]
+
+
 def test_pointwise_stacks_are_convolutions_side_by_side():
     kernels, x = normal(3, 1, 1, 4, 5), normal(3, 2, 4, 4, 4, seed=1)
     out = _ops.PointwiseStack(5).apply({"params": {"kernels": kernels}}, x)

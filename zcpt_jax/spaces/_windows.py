@@ -133,17 +133,28 @@ def _grouped_depthwise(
 
 def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 average over the pixels that exist: padding is not counted."""
-    total = jax.lax.reduce_window(
-        x,
-        0.0,
-        jax.lax.add,
-        (1, 3, 3, 1),
-        (1, stride, stride, 1),
-        ((0, 0), (1, 1), (1, 1), (0, 0)),
-    )
+    # On CPU, columns after rows take an eighth of the time of both at once.
+    windows = ((3, 1), (1, 3)) if _shifted() else ((3, 3),)
+    total = x
+    for window in windows:
+        total = _window_sums(total, window, stride)
     rows, columns = (_pixels_in_window(size)[::stride] for size in x.shape[1:3])
     share = 1 / (rows[:, None] * columns[None, :])
     return total * share[None, :, :, None].astype(x.dtype)
+
+
+def _window_sums(x: jax.Array, window: tuple[int, int], stride: int) -> jax.Array:
+    """Sums over windows of three pixels, or one, in each direction."""
+    steps = tuple(stride if size > 1 else 1 for size in window)
+    pads = tuple((size // 2, size // 2) for size in window)
+    return jax.lax.reduce_window(
+        x,
+        0.0,
+        jax.lax.add,
+        (1, *window, 1),
+        (1, *steps, 1),
+        ((0, 0), *pads, (0, 0)),
+    )
 
 
 def _pixels_in_window(size: int) -> np.ndarray:
