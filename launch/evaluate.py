@@ -4,6 +4,7 @@ DIR is the folder of launch/retrain.py, whose newest or best checkpoint is resto
 one that holds network.json and network.msgpack alone.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
             f"{name} has {test.num_classes} classes, the network in "
             f"{_RUN.value} has {record.num_classes}"
         )
+    # As the network was trained, whatever dataset it is tested on.
+    test = dataclasses.replace(test, mean=record.mean, std=record.std)
     # In place of training images, which need not be decoded.
     with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value)

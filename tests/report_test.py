@@ -31,6 +31,7 @@ def page(**changes):
         "drawings": get_space("nasbench201").drawings(GENOTYPE),
         "facts": (("parameters", "1,234"),),
         "standings": (Standing("cifar10_test", 94.25, 0.12, 7, 15625, 87.0),),
+        "training": "python train.py <cell>",
         "proposals": [
             ProposalRow(GENOTYPE, 3.5, 94.25),
             ProposalRow("other", -math.inf, 90.0),

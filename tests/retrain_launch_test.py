@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from launch import evaluate, retrain
 from tests.helpers import run_command, run_in_two_processes
 from zcpt_jax.checkpoints import STATES, read_metrics
+from zcpt_jax.data import load_splits
 from zcpt_jax.training import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,6 +118,25 @@ def test_evaluate_reproduces_the_accuracy(capsys, trained, which):
     wanted = max(tests) if which == "best" else tests[-1]
     assert f"top-1 {wanted:.2f} %" in printed
     assert "on 12 test images" in printed
+
+
+def test_other_images_are_normalised_as_the_network_was_trained(
+    capsys, trained, tmp_path
+):
+    pixels = np.random.default_rng(1).integers(150, 256, (60, 16, 16, 3))
+    path = tmp_path / "bright.npz"
+    np.savez(path, images=pixels.astype(np.uint8), labels=np.arange(60) % 2)
+    message, printed = run_command(
+        capsys, evaluate, f"--run={trained[0]}", f"--test_dataset=npz:{path}"
+    )
+    assert message is None, message
+    record, module, variables = load_network(trained[0])
+    source = load_splits(f"npz:{path}", image_size=16).test.source
+    images, labels = zip(*(source.read(i) for i in range(len(source))), strict=True)
+    images = (np.stack(images) / 255 - record.mean) / record.std
+    logits = module.apply(variables, images)
+    loss = cross_entropy(logits, np.array(labels)).mean()
+    assert f"loss {loss:.4f} on 12 test images" in printed
 
 
 def test_a_killed_run_goes_on_to_the_same_result(images, trained, tmp_path):

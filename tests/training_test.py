@@ -466,6 +466,10 @@ def test_an_exported_network_is_loaded_by_plain_flax(tmp_path):
     (tmp_path / "network.json").write_text(json.dumps(vars(other)))
     with pytest.raises(InputError, match="not those of the network"):
         load_network(tmp_path)
+    for name, bad in (("space", 3), ("image_size", "32"), ("mean", [0.5, 0.5])):
+        (tmp_path / "network.json").write_text(json.dumps({**vars(RECORD), name: bad}))
+        with pytest.raises(InputError, match=f"'{name}' in .*network.json must be"):
+            load_network(tmp_path)
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])

@@ -81,6 +81,7 @@ def write_outcome(
             ("distinct proposals", f"{len(set(result.proposals))} of {len(rows)}"),
         ),
         standings=standings,
+        training=_training(run, dataset),
         proposals=rows,
         decisions=run.decisions(),
         explanation=_explanation(operation_score),
@@ -102,9 +103,15 @@ def write_outcome(
         "wall time   "
         + ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
         + f"; together {sum(seconds.values()):.1f} s on {jax.default_backend()}",
+        f"train it    {_training(run, dataset)}",
         f"report      {run.path / REPORT}",
     ]
     return "\n".join(lines)
+
+
+def _training(run: RunDirectory, dataset: Dataset) -> str:
+    """The command that trains what a run found."""
+    return f"python launch/retrain.py --genotype={run.path} --dataset={dataset.name}"
 
 
 def _method(config: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ class Report:
       drawings: its pictures.
       facts: name and value of each card.
       standings: its standing in a table, if there is one.
+      training: the command that trains it.
       proposals: all N proposals, in order.
       decisions: the lines of the run's decisions file.
       explanation: what the numbers of a decision are.
@@ -84,6 +85,7 @@ class Report:
     drawings: Sequence[Drawing]
     facts: Sequence[tuple[str, str]]
     standings: Sequence[Standing]
+    training: str
     proposals: Sequence[ProposalRow]
     decisions: Sequence[Mapping[str, Any]]
     explanation: str
@@ -113,6 +115,10 @@ def render(report: Report) -> str:
         f"<div class=cards>{''.join(card(*fact) for fact in cards)}</div>",
         "<h2>What was found</h2>",
         *(draw(drawing) for drawing in report.drawings),
+        f"<p>To train it from scratch: <code>{text(report.training)}</code>, with the "
+        "<code>--data_dir</code> of the search if it had one. "
+        "<code>--flagfile=launch/flagfiles/retrain_*.flags</code> are published "
+        "recipes; the training has a report of its own.</p>",
         "<h2>Proposals and their validation</h2>",
         _proposals(report),
         "<h2>Decisions, in the order they were taken</h2>",

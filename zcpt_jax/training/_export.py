@@ -19,6 +19,15 @@ from zcpt_jax.training._store import KIND
 from zcpt_jax.types import InputError, Variables
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
+# Of the entries of network.json that are not text.
+_KINDS = {
+    "options": dict,
+    "num_classes": int,
+    "image_size": int,
+    "mean": list,
+    "std": list,
+}
+_SAID = {str: "text", dict: "an object", int: "a whole number", list: "three numbers"}
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,7 @@ def load_network(
       InputError: if there is none, or its files are damaged or do not fit together.
     """
     folder = Path(folder)
-    fields = read_json(folder / NETWORK)
-    known = {field.name for field in dataclasses.fields(NetworkFile)}
-    if not isinstance(fields, dict) or set(fields) != known:
-        raise InputError(
-            f"{folder} holds no {NETWORK} with the entries {sorted(known)}; train a "
-            "network there with launch/retrain.py"
-        )
-    record = NetworkFile(**fields)
+    record = _read_record(folder)
     module, expected = record.module(), _shapes(_expected(record))
     try:
         variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
@@ -117,6 +119,27 @@ def load_network(
             f"{folder / NETWORK}; restore both from the same copy"
         )
     return record, module, variables
+
+
+def _read_record(folder: Path) -> NetworkFile:
+    fields = read_json(folder / NETWORK)
+    known = {field.name for field in dataclasses.fields(NetworkFile)}
+    if not isinstance(fields, dict) or set(fields) != known:
+        raise InputError(
+            f"{folder} holds no {NETWORK} with the entries {sorted(known)}; train a "
+            "network there with launch/retrain.py"
+        )
+    for name, value in fields.items():
+        kind = _KINDS.get(name, str)
+        good = isinstance(value, kind)
+        if kind is list:
+            good = good and len(value) == 3 and all(type(v) is float for v in value)
+        if not good:
+            raise InputError(
+                f"{name!r} in {folder / NETWORK} must be {_SAID[kind]}, got {value!r}; "
+                "restore it from a copy, or run launch/retrain.py again"
+            )
+    return NetworkFile(**fields)
 
 
 def load_checkpoint(
