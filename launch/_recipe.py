@@ -54,7 +54,7 @@ _BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
 
 
 def read() -> Recipe:
-    """The recipe that the flags say; what they leave out is DARTS's for CIFAR-10.
+    """The recipe that the flags say; what they leave out is as in :class:`Recipe`.
 
     Raises:
       InputError: if a value is out of range.

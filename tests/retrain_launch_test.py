@@ -190,7 +190,6 @@ def test_a_run_directory_of_a_search_is_enough(capsys, images, tmp_path):
         "--image_size=8",
         "--epochs=1",
         "--batch_size=16",
-        "--auxiliary=0",
         "--cutout=4",
         f"--output_dir={tmp_path / 'out'}",
     )
@@ -244,7 +243,7 @@ def test_two_processes_train_as_one(images, trained, tmp_path):
 def test_what_a_training_needs_is_said(capsys, images, tmp_path):
     output = f"--output_dir={tmp_path / 'x'}"
     cell = f"--genotype={CELL}"
-    base = (output, f"--dataset={images}", "--auxiliary=0")
+    base = (output, f"--dataset={images}")
     wrong = {
         "--genotype is needed": base,
         "'nonsense' is no genotype file or run directory": (

@@ -10,7 +10,10 @@ Schedule = Literal["cosine", "exponential"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained from scratch; the defaults are DARTS's for CIFAR-10.
+    """How a network is trained from scratch.
+
+    The defaults are DARTS's for CIFAR-10, but for the auxiliary head, which most spaces
+    do not have.
 
     Attributes:
       seed: initial weights, order of images, augmentation and dropped paths derive from
@@ -62,7 +65,7 @@ class Recipe:
     weight_decay: float = 3e-4
     clip: float | None = 5.0
     label_smoothing: float = 0.0
-    auxiliary: float = 0.4
+    auxiliary: float = 0.0
     drop_path: float = 0.2
     cutout: int = 16
     ema: float | None = None
