@@ -98,6 +98,14 @@ def test_depthwise_stacks_are_the_same_in_both_forms(size, stride, dilation, sta
         np.testing.assert_allclose(forms[0][0][index], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_gradients_of_depthwise_convolutions_keep_their_input_alone():
+    module, x = _windows.DepthwiseConv(5), normal(2, 8, 8, 3)
+    variables = {"params": {"kernel": normal(5, 5, 1, 3)}}
+    _, backward = jax.vjp(module.apply, variables, x)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(backward))
+    assert kept <= x.size + 5 * 5 * 3
+
+
 def test_a_depthwise_convolution_by_hand():
     kernel, x = normal(3, 3, 1, 2), normal(1, 6, 6, 2, seed=1)
     padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
