@@ -147,8 +147,8 @@ def write_images(root, per_class, shape=(20, 30)):
     return root
 
 
-def run_command(capsys, module, *args):
-    """Runs a command here; its exit message, None for success, and what it printed."""
+def capture_command(capsys, module, *args):
+    """Runs a command here; its exit message, None for success, and what it wrote."""
     message = None
     with flagsaver.flagsaver():
         flags.FLAGS(["command", *args])
@@ -156,7 +156,13 @@ def run_command(capsys, module, *args):
             _command.without_traceback(module.main)(["command"])
         except SystemExit as error:
             message = error.code
-    return message, capsys.readouterr().out
+    return message, capsys.readouterr()
+
+
+def run_command(capsys, module, *args):
+    """The same, of what it wrote only what it printed."""
+    message, written = capture_command(capsys, module, *args)
+    return message, written.out
 
 
 def on_cpu(devices):

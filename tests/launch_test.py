@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from launch import _command, correlate, retrain, search, train_supernet
+from tests.helpers import run_command
 from zcpt_jax.genotypes import load_genotype
 from zcpt_jax.networks import count_params
 from zcpt_jax.proxies import PROXIES
@@ -48,14 +49,7 @@ def run(output, *args):
 
 def in_process(capsys, *args):
     """Runs the command here; returns its exit message, None for success, and output."""
-    message = None
-    with flagsaver.flagsaver():
-        flags.FLAGS(["search.py", *args])
-        try:
-            _command.without_traceback(search.main)(["search.py"])
-        except SystemExit as error:
-            message = error.code
-    return message, capsys.readouterr().out
+    return run_command(capsys, search, *args)
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import _command
 from launch import train_supernet as train_supernet_command
-from tests.helpers import tiny_space
+from tests.helpers import capture_command, tiny_space
 from tests.own_space import Chain
 from zcpt_jax.checkpoints import (
     CHECKSUMS,
@@ -546,14 +545,7 @@ FLAGFILE = ROOT / "launch" / "flagfiles" / "supernet_nasbench201_cifar10.flags"
 
 def command(capsys, *args):
     """Runs the command here; returns its exit message, None for success, and output."""
-    message = None
-    with flagsaver.flagsaver():
-        flags.FLAGS(["train_supernet.py", *args])
-        try:
-            _command.without_traceback(train_supernet_command.main)(["-"])
-        except SystemExit as error:
-            message = error.code
-    return message, capsys.readouterr()
+    return capture_command(capsys, train_supernet_command, *args)
 
 
 def test_the_command_trains_resumes_and_refuses(capsys, tmp_path):

@@ -49,6 +49,9 @@ def write_outcome(
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
     described = describe(params, flops, dataset.num_classes, dataset.image_size)
+    training = (
+        f"python launch/retrain.py --genotype={run.path} --dataset={dataset.name}"
+    )
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
     standings: tuple[Standing, ...] = ()
     if table:
@@ -81,7 +84,7 @@ def write_outcome(
             ("distinct proposals", f"{len(set(result.proposals))} of {len(rows)}"),
         ),
         standings=standings,
-        training=_training(run, dataset),
+        training=training,
         proposals=rows,
         decisions=run.decisions(),
         explanation=_explanation(operation_score),
@@ -103,15 +106,10 @@ def write_outcome(
         "wall time   "
         + ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
         + f"; together {sum(seconds.values()):.1f} s on {jax.default_backend()}",
-        f"train it    {_training(run, dataset)}",
+        f"train it    {training}",
         f"report      {run.path / REPORT}",
     ]
     return "\n".join(lines)
-
-
-def _training(run: RunDirectory, dataset: Dataset) -> str:
-    """The command that trains what a run found."""
-    return f"python launch/retrain.py --genotype={run.path} --dataset={dataset.name}"
 
 
 def _method(config: Mapping[str, Any]) -> str:
