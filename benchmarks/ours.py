@@ -12,7 +12,7 @@ from zcpt_jax.budgets import all_decisions
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import propose
 from zcpt_jax.proxies import get_proxy
-from zcpt_jax.scoring import Scorer, default_chunk
+from zcpt_jax.scoring import Scorer
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch, Masks
 
@@ -29,12 +29,11 @@ class _Supernet:
             supernet, jax.random.key(job.seed), (IMAGE_SIZE, IMAGE_SIZE, 3)
         )
         most = max(len(d.candidates) for d in all_decisions(self.space))
-        chunk = default_chunk(proposals * most)
         self.scorer = Scorer(
             self.proxy.score,
             supernet.apply,
-            chunk_size=chunk,
             forward_only=self.proxy.forward_only,
+            sizes=[most] * proposals,
         )
 
     def batches(self, count: int, *name: int) -> Batch:
@@ -66,8 +65,7 @@ def step(job: Job) -> dict[str, Any]:
     net = _Supernet(job, job.proposals)
     track = net.space.phases()[0].tracks[0]
     candidates = len(track[0].candidates)
-    chunk = net.scorer.chunk_size or 1
-    count = -(-chunk // candidates)
+    count = job.proposals if net.scorer.form.loops else 1
     undecided = net.space.init_masks()
     masks = mask_algebra.stack(
         [

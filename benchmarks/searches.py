@@ -49,8 +49,10 @@ def measure_search(data_dir: str | None, smoke: bool) -> dict[str, Any]:
             found = _run([*args, f"--output_dir={folder}/{cache}"], f"{folder}/cache")
             if "error" in found:
                 return {**row, "error": f"{cache} cache: {found['error']}"}
-            row[f"{cache}_seconds"] = sum(found.values())
-            row[f"{cache}_phases"] = found
+            row[f"{cache}_seconds"] = sum(found["seconds"].values())
+            row[f"{cache}_phases"] = found["seconds"]
+            row[f"{cache}_busy"] = found["busy_seconds"]
+            row[f"{cache}_programs"] = len(found["programs"])
     return row
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from zcpt_jax.data import Dataset
@@ -156,6 +157,13 @@ def environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
     }
+
+
+def describe_devices(mesh: Mesh | None) -> str:
+    """How many devices of which platform and kind, such as ``1 gpu: NVIDIA H200``."""
+    devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
+    first = devices[0]
+    return f"{len(devices)} {first.platform}: {first.device_kind}"
 
 
 def _version(package: str) -> str:

@@ -31,7 +31,7 @@ _INTEGER: dict[str, tuple[int | None, str]] = {
     "epochs": (None, "how often all images are gone through; default: the recipe's"),
     "max_steps": (None, "stops earlier than the epochs"),
     "save_every": (None, "steps between states on disk; default: the recipe's"),
-    "chunk_size": (None, "masks scored in one call; default: what suits the device"),
+    "chunk_size": (None, "masks that a device puts together; default: what suits it"),
 }
 
 

@@ -16,7 +16,7 @@ import dataclasses  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 
-from launch import _command, _devices, _flags  # noqa: E402
+from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_study  # noqa: E402
@@ -50,11 +50,11 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3"], "a trial for each")
 _ORDER, _BATCH_SIZE = _flags.text("edge_order"), _flags.integer("batch_size")
 _SCORE_BATCHES = _flags.integer("score_batches")
 _INITS, _SUPERNET = _flags.initialisations(), _flags.text("supernet")
-_CHUNK = _flags.integer("chunk_size")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
 flags.adopt_module_key_flags(_devices)
+flags.adopt_module_key_flags(_lowering)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +73,17 @@ class Config:
     score_batches: int
     initialisations: str
     supernet: str | None
+    precision: str
 
 
 def main(argv: list[str]) -> None:
     """Flags to trials to tables and a figure."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
+    form = _lowering.choose(mesh)
     scorers = [get_scorer(name) for name in _SCORERS.value]
     seeds = [_seed(text) for text in _SEEDS.value]
-    _flags.check_counts(_BATCH_SIZE, _SCORE_BATCHES, _CHUNK)
+    _flags.check_counts(_BATCH_SIZE, _SCORE_BATCHES)
     order = get_order(_ORDER.value)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     if not _TABLE.value:
@@ -98,7 +100,8 @@ def main(argv: list[str]) -> None:
         ).halves()[1]
     output = _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
     folder = Path(_devices.output_folder(output))
-    config = _config(space, dataset, accuracies.column, len(table.rows))
+    rows, column = len(table.rows), accuracies.column
+    config = _config(space, dataset, column, rows, form.precision)
     results = (TABLE, RESULTS, FIGURE)
     _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
@@ -113,7 +116,7 @@ def main(argv: list[str]) -> None:
             initialisations=_INITS.value,
             score_batches=_SCORE_BATCHES.value,
             variables=variables,
-            chunk_size=_CHUNK.value,
+            form=form,
             mesh=mesh,
         )
 
@@ -142,7 +145,9 @@ def _write(folder: Path, trials: list[Trial], title: str) -> None:
     print(f"figure      {folder / FIGURE}")
 
 
-def _config(space: Space, dataset: Dataset, column: str, rows: int) -> Config:
+def _config(
+    space: Space, dataset: Dataset, column: str, rows: int, precision: str
+) -> Config:
     return Config(
         space=space.name,
         options=space_options(space),
@@ -156,6 +161,7 @@ def _config(space: Space, dataset: Dataset, column: str, rows: int) -> Config:
         score_batches=_SCORE_BATCHES.value,
         initialisations=_INITS.value,
         supernet=_SUPERNET.value,
+        precision=precision,
     )
 
 

@@ -19,11 +19,12 @@ import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
-from launch import _command, _devices, _flags  # noqa: E402
+from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from zcpt_jax.correlation import kendall, spearman  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_scores  # noqa: E402
+from zcpt_jax.lowering import Lowering  # noqa: E402
 from zcpt_jax.many import score_networks  # noqa: E402
 from zcpt_jax.population import Population  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
@@ -47,12 +48,12 @@ _WEIGHTS: Any = flags.DEFINE_enum(
 )
 _NUM_BATCHES = flags.DEFINE_integer("num_batches", 1, "minibatches averaged over")
 _BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
-_CHUNK = _flags.integer("chunk_size")
 _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
 flags.adopt_module_key_flags(_devices)
+flags.adopt_module_key_flags(_lowering)
 
 _SCORES, _FIGURE = "scores.csv", "scores.png"
 _BLOCK = 64  # networks between two writes
@@ -72,15 +73,17 @@ class Config:
     num_batches: int
     batch_size: int
     seed: int
+    precision: str
 
 
 def main(argv: list[str]) -> None:
     """Flags to a population to a file of scores."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
+    form = _lowering.choose(mesh)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxies = [_single(name) for name in _PROXY_NAMES.value]
-    _flags.check_counts(_NUM_BATCHES, _BATCH_SIZE, _CHUNK, _SEED)
+    _flags.check_counts(_NUM_BATCHES, _BATCH_SIZE, _SEED)
     table = load_table(_TABLE.value) if _TABLE.value else None
     column = _column(table)
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
@@ -90,10 +93,10 @@ def main(argv: list[str]) -> None:
         "scores", space.name, dataset.name
     )
     folder = Path(_devices.output_folder(output))
-    config = _config(space, dataset, proxies)
+    config = _config(space, dataset, proxies, form.precision)
     _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
-    _score(space, proxies, dataset, networks, file, mesh)
+    _score(space, proxies, dataset, networks, file, mesh, form)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])
     print(f"{len(scores):,} networks of {space.name}: {folder / _SCORES}")
     if table is not None:
@@ -107,6 +110,7 @@ def _score(
     networks: "_Networks",
     file: ScoreFile,
     mesh: Mesh | None,
+    form: Lowering,
 ) -> None:
     missing = [i for i, g in enumerate(networks.genotypes) if g not in file.scores]
     total = len(networks.genotypes)
@@ -116,8 +120,7 @@ def _score(
         dataset,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
-        together=_BLOCK,
-        chunk_size=_CHUNK.value,
+        form=form,
         mesh=mesh,
     )
     done = total - len(missing)
@@ -127,8 +130,13 @@ def _score(
             rows = missing[start : start + _BLOCK]
             genotypes = [networks.genotypes[row] for row in rows]
             masks = [networks.masks(row) for row in rows]
-            one_hot = masks if _WEIGHTS.value == "supernet" else None
-            scores = score_networks(evaluator, genotypes, one_hot, _NUM_BATCHES.value)
+            scores = score_networks(
+                evaluator,
+                genotypes,
+                masks if all(masks) else None,
+                _NUM_BATCHES.value,
+                own_weights=_WEIGHTS.value == "network",
+            )
             file.add(genotypes, scores)
             done += len(rows)
             bar.update("networks", done, total, f"{done:,} of {total:,}")
@@ -249,7 +257,9 @@ def _column(table: Table | None) -> str:
     return str(column)
 
 
-def _config(space: Space, dataset: Dataset, proxies: Sequence[Proxy]) -> Config:
+def _config(
+    space: Space, dataset: Dataset, proxies: Sequence[Proxy], precision: str
+) -> Config:
     return Config(
         space=space.name,
         options=space_options(space),
@@ -261,6 +271,7 @@ def _config(space: Space, dataset: Dataset, proxies: Sequence[Proxy]) -> Config:
         num_batches=_NUM_BATCHES.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
+        precision=precision,
     )
 
 

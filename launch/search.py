@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import app, flags  # noqa: E402
 
-from launch import _command, _devices, _flags  # noqa: E402
+from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import GENOTYPE, load_genotype  # noqa: E402
@@ -30,13 +30,14 @@ from zcpt_jax.operations import (  # noqa: E402
     get_operation_score,
 )
 from zcpt_jax.orders import get_order  # noqa: E402
-from zcpt_jax.outcome import merge_seconds, write_outcome  # noqa: E402
+from zcpt_jax.outcome import write_outcome  # noqa: E402
 from zcpt_jax.proxies import get_proxy  # noqa: E402
 from zcpt_jax.runs import TIMINGS, RunDirectory  # noqa: E402
 from zcpt_jax.search import zero_cost_pt  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
+from zcpt_jax.timings import Timings  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
@@ -53,12 +54,13 @@ _MAX_PARAMS = flags.DEFINE_float("max_params", None, "most parameters, such as 3
 _MAX_FLOPS = flags.DEFINE_float(
     "max_flops", None, "most multiply-adds for one image, such as 600e6"
 )
-_CHUNK, _TABLE = _flags.integer("chunk_size"), _flags.text("table")
+_TABLE = _flags.text("table")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
 flags.adopt_module_key_flags(_devices)
+flags.adopt_module_key_flags(_lowering)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Config:
     score_batches: int
     supernet: str | None
     initialisations: str
+    precision: str
     max_params: float | None
     max_flops: float | None
 
@@ -91,14 +94,13 @@ def main(argv: list[str]) -> None:
     """Flags to a configuration to one call of the library."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
+    form = _lowering.choose(mesh)
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
     operation_score = get_operation_score(_OPERATION.value)
-    _flags.check_counts(
-        _PROPOSALS, _BATCHES, _BATCH_SIZE, _SCORE_BATCHES, _CHUNK, _SEED
-    )
+    _flags.check_counts(_PROPOSALS, _BATCHES, _BATCH_SIZE, _SCORE_BATCHES, _SEED)
     table = load_table(_TABLE.value) if _TABLE.value else None
     if table:
         _check_table(table, space)
@@ -116,7 +118,7 @@ def main(argv: list[str]) -> None:
     )
     accuracies = _accuracies(operation_score, space, table)
     trained = _trained(operation_score, space, dataset)
-    config = _config(space, proxy.name, order.name, dataset)
+    config = _config(space, proxy.name, order.name, dataset, form.precision)
     run = RunDirectory(
         _devices.output_folder(_OUTPUT.value or _default_output(config)),
         dataclasses.asdict(config),
@@ -124,20 +126,27 @@ def main(argv: list[str]) -> None:
         overwrite=_OVERWRITE.value,
         repair=_REPAIR.value,
     )
-    earlier = run.read_json(TIMINGS, _REPAIR.value) or {}
+    earlier = Timings.of_json(run.read_json(TIMINGS, _REPAIR.value))
+    devices = _command.describe_devices(mesh)
+    if form.chunk is None:
+        form = form.replace(chunk=earlier.chunk_on(devices))
     finished = (run.path / GENOTYPE).exists() and not _REPAIR.value
     if finished:
         _check_genotype(run.path / GENOTYPE)
         print("this search is finished; run it with --overwrite to do it anew")
 
-    def seconds() -> dict[str, float]:
-        return earlier if finished else merge_seconds(earlier, stopwatch.seconds())
+    def timings() -> Timings:
+        if finished:
+            return earlier
+        programs = tuple(stopwatch.programs)
+        busy, seconds = stopwatch.busy_seconds, stopwatch.seconds()
+        return Timings(seconds, busy, devices, programs).after(earlier)
 
-    def keep_seconds() -> None:
-        run.write(TIMINGS, json.dumps(seconds()) + "\n")
+    def keep_timings() -> None:
+        run.write(TIMINGS, json.dumps(timings().as_json()) + "\n")
 
     # All scores of a finished search are recalled, so that this only replays it.
-    with _command.Bar(on_step=keep_seconds) as bar:
+    with _command.Bar(on_step=keep_timings) as bar:
         result = zero_cost_pt(
             space,
             proxy,
@@ -153,16 +162,16 @@ def main(argv: list[str]) -> None:
             accuracies=accuracies,
             initialisations=_INITS.value,
             budgets=budgets,
-            chunk_size=_CHUNK.value,
+            form=form,
             mesh=mesh,
             memory=run,
             progress=bar.update,
             stopwatch=stopwatch,
         )
-    keep_seconds()
+    keep_timings()
     print(
         write_outcome(
-            run, space, proxy, operation_score, dataset, result, seconds(), table
+            run, space, proxy, operation_score, dataset, result, timings(), table
         )
     )
 
@@ -178,7 +187,9 @@ def _load_dataset(operation_score: OperationScore) -> Dataset:
     return dataset
 
 
-def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
+def _config(
+    space: Space, proxy: str, order: str, dataset: Dataset, precision: str
+) -> Config:
     return Config(
         space=space.name,
         options=space_options(space),
@@ -198,6 +209,7 @@ def _config(space: Space, proxy: str, order: str, dataset: Dataset) -> Config:
         score_batches=_SCORE_BATCHES.value,
         supernet=_SUPERNET.value,
         initialisations=_INITS.value,
+        precision=precision,
         max_params=_MAX_PARAMS.value,
         max_flops=_MAX_FLOPS.value,
     )

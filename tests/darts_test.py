@@ -10,12 +10,13 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import pictures, taps
+from zcpt_jax.lowering import GPU, using
 from zcpt_jax.networks import count_params
 from zcpt_jax.orders import ORDERS, get_order
 from zcpt_jax.proposal import NoMemory, propose
 from zcpt_jax.proxies import nwot
 from zcpt_jax.scoring import Scorer
-from zcpt_jax.spaces import _ops, _windows, get_space
+from zcpt_jax.spaces import _ops, get_space
 from zcpt_jax.spaces._darts import SUBSPACES, Darts, DartsS2, DartsS4
 from zcpt_jax.spaces._darts_genotype import EDGES, GROUPS
 from zcpt_jax.spaces._darts_ops import Reduce
@@ -526,7 +527,7 @@ def fresh(space, module, seed=0, shape=IMAGE):
 
 def compiled(fn, *args):
     """``fn`` for arguments of these shapes, compiled in half the time."""
-    with _windows.shifted(False):
+    with using(GPU):
         lowered = jax.jit(fn).lower(*args)
     return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
@@ -695,7 +696,7 @@ def test_noise_is_scored_with_the_key_of_the_batch(noisy):
     stack = {g: np.stack([m] * 2) for g, m in space.init_masks().items()}
     stack["reduce"][1, 3, 1] = 0
     scorer = Scorer(nwot, net.apply, chunk_size=2)
-    with _windows.shifted(False):
+    with using(GPU):
         scores = [
             scorer(variables, Batch(data.images, data.labels, key), stack)
             for key in map(jax.random.key, (1, 1, 2))

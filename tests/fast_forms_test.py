@@ -7,9 +7,10 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import get_space, masks
+from zcpt_jax.lowering import CPU, using
 from zcpt_jax.proxies import PROXIES, _nwot
 from zcpt_jax.scoring import Scorer
-from zcpt_jax.skipping import apart, each_where_used, skipping, where_used
+from zcpt_jax.skipping import apart, each_where_used, where_used
 
 
 def plain_kernel(z):
@@ -41,7 +42,7 @@ def test_an_operation_runs_where_its_weight_is_not_zero_and_gives_zeros_elsewher
 
     @jax.jit
     def run(used):
-        with skipping(True):
+        with using(CPU.replace(skip=True)):
             return where_used(used, twice_sine, x, kernel)
 
     np.testing.assert_array_equal(run(0.5), jax.jit(twice_sine)(x, kernel))
@@ -52,7 +53,7 @@ def test_an_operation_runs_where_its_weight_is_not_zero_and_gives_zeros_elsewher
 
 def test_plain_weights_need_no_condition_and_by_default_nothing_is_skipped():
     for used in (None, 1.0, True):
-        with skipping(True):
+        with using(CPU.replace(skip=True)):
             jaxpr = jax.make_jaxpr(lambda x, u=used: where_used(u, jnp.sin, x))(1.0)
         assert "cond" not in str(jaxpr)
     outside = jax.make_jaxpr(lambda used, x: where_used(used, jnp.sin, x))(0.0, 1.0)
@@ -70,9 +71,9 @@ def test_skipping_changes_no_score(name):
     decided = masks.settle(space.init_masks(), decision, [1])
     stack = masks.removals(decided, space.phases()[0].tracks[0][1])
     scores = [
-        Scorer(
-            PROXIES["nwot"].score, net.apply, chunk_size=1, forward_only=forward_only
-        )(variables, data, stack)
+        Scorer(PROXIES["nwot"].score, net.apply, forward_only=forward_only)(
+            variables, data, stack
+        )
         for forward_only in (False, True)
     ]
     np.testing.assert_array_equal(*scores)
@@ -82,7 +83,7 @@ def test_skipping_changes_no_score(name):
 def test_each_slice_of_a_stack_is_skipped_by_itself(shape):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     kernels = jnp.arange(1.0, 4.0)
-    with skipping(True):
+    with using(CPU.replace(skip=True)):
         used = jnp.array([1.0, 0.0, 2.0])
         out = each_where_used(used, jnp.multiply, x, kernels)
     full = each_where_used(None, jnp.multiply, x, kernels)

@@ -15,9 +15,10 @@ import pytest
 
 from tests import helpers, torch_names
 from zcpt_jax import taps
+from zcpt_jax.lowering import GPU, TPU, default, using
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer, default_chunk
-from zcpt_jax.spaces import SPACES, _windows, get_space, space_options
+from zcpt_jax.scoring import Scorer
+from zcpt_jax.spaces import SPACES, get_space, space_options
 from zcpt_jax.types import Batch
 
 # |ours - golden| <= rtol * |golden| + scale_tol * max |golden| of the file.
@@ -57,7 +58,7 @@ def skip_where_it_is_rounding(golden):
         cotangents = (jnp.ones_like(out), 2 * out)  # of the sum, and of squares
         return [jnp.abs(pull_back(c)[0]).max() for c in cotangents]
 
-    with _windows.shifted(False):
+    with using(GPU):
         plain, squared = jax.jit(largest_gradients)(jnp.asarray(golden.batch.images))
     if plain < ROUNDING * squared:
         assert golden.space != "nasbench201", "its last BatchNorm is followed by a ReLU"
@@ -99,13 +100,12 @@ def read(path):
     return Golden(space.name, module.apply, variables, batch, masks, scores)
 
 
-def score(golden, proxy):
+def score(golden, proxy, form):
     """The scores as a search computes them."""
-    chunk = default_chunk(len(golden.scores[proxy]))
     scorer = Scorer(
         PROXIES[proxy].score,
         golden.apply,
-        chunk_size=chunk,
+        form=form,
         forward_only=PROXIES[proxy].forward_only,
     )
     return scorer(golden.variables, golden.batch, golden.masks)
@@ -140,14 +140,39 @@ def test_scores_are_those_of_the_published_code(golden_file, proxy):
     if proxy == "jacob_cov":
         skip_where_it_is_rounding(golden)
     if proxy == "nwot":
-        scores = score(golden, proxy)
+        scores = score(golden, proxy, default())
     else:
         # Gradients of shifted windows take minutes to compile; that both forms are
-        # equal is tested in ops_test.py.
-        with _windows.shifted(False):
+        # equal is tested in ops_test.py. Nor are they inside loops and conditions here,
+        # where they run tens of times slower on CPU.
+        form = GPU.replace(loops=False, skips="none")
+        with using(form):
             together = proxy in TOGETHER
             found = score_together(golden_file) if together else {}
-            scores = found[proxy] if together else score(golden, proxy)
+            scores = found[proxy] if together else score(golden, proxy, form)
+    check(golden, proxy, scores)
+
+
+@pytest.mark.parametrize("form", [GPU, TPU], ids=["gpu", "tpu"])
+def test_scores_in_the_forms_of_accelerators(golden_file, form):
+    golden = read(golden_file)
+    if golden is None or "nwot" not in golden.scores:
+        pytest.skip(f"{golden_file.name} holds no score of nwot")
+    check(golden, "nwot", score(golden, "nwot", form))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["snip", "synflow"])
+def test_scores_with_a_derivative_in_loops_and_conditions(golden_file, proxy):
+    golden = read(golden_file)
+    if golden is None or proxy not in golden.scores:
+        pytest.skip(f"{golden_file.name} holds no score of {proxy}")
+    if golden.space != "nasbench201":
+        pytest.skip("tens of times slower on CPU than outside of loops")
+    check(golden, proxy, score(golden, proxy, GPU))
+
+
+def check(golden, proxy, scores):
     expected = golden.scores[proxy]
     rtol, scale_tol = TOLERANCES[proxy]
     atol = scale_tol * np.abs(expected).max()

@@ -19,9 +19,10 @@ from PIL import Image
 from launch import _command, correlate, retrain, search, train_supernet
 from tests.helpers import run_command
 from zcpt_jax.genotypes import load_genotype
+from zcpt_jax.lowering import GPU, using
 from zcpt_jax.networks import count_params
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.spaces import SPACES, _windows, get_space
+from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,9 +78,16 @@ def test_a_run_leaves_everything_and_says_what_it_found(finished):
     stored = json.loads((output / "config.json").read_text())
     assert stored["config"]["options"] == {"channels": 4, "cells_per_stage": 1}
     assert stored["versions"]["jax"] and "launch/search.py" in stored["command"]
-    seconds = json.loads((output / "timings.json").read_text())
+    timings = json.loads((output / "timings.json").read_text())
+    seconds = timings["seconds"]
     assert {"imports", "data", "compile", "proposal", "validation"} <= set(seconds)
     assert all(value >= 0 for value in seconds.values())
+    # Proposals and their networks are scored by one program.
+    (program,) = timings["programs"]
+    assert program["name"] == "nwot, supernet" and program["chunk"] == 1
+    assert program["trace_seconds"] > 0 and program["compile_seconds"] > 0
+    assert 0 < timings["busy_seconds"] < sum(seconds.values())
+    assert timings["devices"] in (output / "report.html").read_text()
 
 
 @pytest.mark.parametrize("moment", ["after the first step", "after the last decision"])
@@ -305,7 +313,7 @@ def test_every_space_runs_to_a_report_with_pictures(space, tmp_path, capsys):
         f"--image_size={size}",
     )
     args += ("--num_proposals=1", "--num_validation_batches=1", "--batch_size=4")
-    with _windows.shifted(False):  # compiles faster, runs slower
+    with using(GPU):  # compiles faster, runs slower
         message, out = in_process(capsys, *args, f"--output_dir={tmp_path / 'run'}")
     assert message is None
     stored = load_genotype(tmp_path / "run" / "genotype.json")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from zcpt_jax import taps
+from zcpt_jax.lowering import CPU, GPU, using
 from zcpt_jax.spaces import _init, _ops, _windows
 
 EPS_GAIN = 1 / np.sqrt(np.float32(1 + 1e-5))  # BatchNorm on fresh statistics
@@ -33,7 +34,7 @@ def both_forms(fn, *args):
 
     results = []
     for use in (True, False):
-        with _windows.shifted(use):
+        with using(CPU if use else GPU):
             # A function of its own, as jit remembers what it traced.
             traced = jax.jit(
                 jax.value_and_grad(
@@ -60,7 +61,7 @@ def test_the_two_forms_are_written_differently():
     x, module = jnp.zeros((1, 8, 8, 2)), _windows.DepthwiseConv(3)
     variables = module.init(jax.random.key(0), x)
     for use in (True, False):
-        with _windows.shifted(use):
+        with using(CPU if use else GPU):
             conv = primitives(lambda x: module.apply(variables, x), x)
             pool = primitives(lambda x: _windows.max_pool(x, 3), x)
         assert ("conv_general_dilated" in conv) == (not use)
@@ -93,7 +94,7 @@ def test_depthwise_stacks_are_the_same_in_both_forms(size, stride, dilation, sta
     one = _windows.DepthwiseConv(size, stride, dilation)
     for index in range(2):
         z = x[index] if stacked else x
-        with _windows.shifted(False):
+        with using(GPU):
             expected = one.apply({"params": {"kernel": kernels[index]}}, z)
         np.testing.assert_allclose(forms[0][0][index], expected, rtol=1e-5, atol=1e-5)
 
@@ -138,7 +139,7 @@ def test_max_pooling_is_the_same_in_both_forms(size, stride, ties):
 
 def test_of_equal_pixels_the_first_has_the_gradient():
     for use in (True, False):
-        with _windows.shifted(use):
+        with using(CPU if use else GPU):
             grad = jax.grad(lambda x: _windows.max_pool(x, 3)[0, 1, 1, 0])
             np.testing.assert_array_equal(
                 grad(jnp.ones((1, 3, 3, 1)))[0, :, :, 0], np.eye(3) * [[1], [0], [0]]
@@ -167,7 +168,7 @@ def test_average_pooling_is_the_same_in_both_forms(stride):
     assert_equal_forms(forms)
     counts = []
     for use in (True, False):
-        with _windows.shifted(use):
+        with using(CPU if use else GPU):
             text = primitives(lambda x: _windows.avg_pool_3x3(x, stride), forms[0][1])
         counts.append(text.count("reduce_window_sum"))
     assert counts == [2, 1]

@@ -11,6 +11,7 @@ from tests import helpers
 from zcpt_jax import sharding
 from zcpt_jax.data import load_dataset
 from zcpt_jax.evaluator import Evaluator
+from zcpt_jax.lowering import CPU, GPU
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer
 from zcpt_jax.search import zero_cost_pt
@@ -39,10 +40,10 @@ def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][:11]}
     fn = PROXIES[name].score
-    one = Scorer(fn, net.apply, chunk_size=chunk)(variables, DATA, masks)
+    one = Scorer(fn, net.apply, form=CPU.replace(chunk=chunk))(variables, DATA, masks)
     for count in (3, 8):
         mesh = sharding.make_mesh(count)
-        scorer = Scorer(fn, net.apply, chunk_size=chunk, mesh=mesh)
+        scorer = Scorer(fn, net.apply, form=CPU.replace(chunk=chunk), mesh=mesh)
         scores = scorer(variables, DATA, masks)
         assert scores.shape == (11,)
         if chunk == 1:
@@ -50,58 +51,62 @@ def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
         np.testing.assert_allclose(scores, one, rtol=helpers.CHUNK_RTOL)
 
 
-def test_the_work_of_a_step_is_split_evenly(monkeypatch):
+@pytest.mark.parametrize("form", [CPU, GPU.replace(chunk=4)], ids=["cpu", "gpu"])
+def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
     work = {device: 0 for device in jax.devices()}
-    run = Scorer._run
+    compile_once = Scorer._compile
 
-    def counting(self, variables, batches, masks, index):
-        for shard in masks["cell"].addressable_shards:
-            work[shard.device] += len(shard.data)
-        assert all(
-            len(leaf.sharding.device_set) == 8 and leaf.is_fully_replicated
-            for leaf in jax.tree.leaves((variables, batches))
-        )
-        return run(self, variables, batches, masks, index)
+    def counting(self, args):
+        compiled, size = compile_once(self, args)
 
-    monkeypatch.setattr(Scorer, "_run", counting)
+        def run(resident, masks, batches, weights, counts):
+            for shard, count in zip(
+                masks["cell"].addressable_shards,
+                counts.addressable_shards,
+                strict=True,
+            ):
+                groups = min(int(count.data[0]), len(shard.data))
+                work[shard.device] += groups * shard.data.shape[1]
+            assert all(
+                len(leaf.sharding.device_set) == 8 and leaf.is_fully_replicated
+                for leaf in jax.tree.leaves(resident)
+            )
+            return compiled(resident, masks, batches, weights, counts)
+
+        return run, size
+
+    monkeypatch.setattr(Scorer, "_compile", counting)
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": np.tile(helpers.all_removals(space)["cell"], (2, 1, 1))}
     scorer = Scorer(
-        lambda apply_fn, v, b, m: m["cell"].sum(), net.apply, mesh=sharding.make_mesh()
+        lambda apply_fn, v, b, m: m["cell"].sum(),
+        net.apply,
+        form=form,
+        mesh=sharding.make_mesh(),
+        forward_only=True,
     )
     scores = scorer(variables, DATA, masks)
     np.testing.assert_allclose(scores, masks["cell"].sum(axis=(1, 2)), rtol=1e-6)
-    # 60 masks over 8 devices, the last round filled up.
-    assert set(work.values()) == {8}
+    # 60 masks over 8 devices: 7 or 8 each, or one or two groups of four.
+    assert set(work.values()) == ({7, 8} if form is CPU else {4, 8})
+    assert sum(work.values()) == 60
 
 
-def test_weights_of_their_own_go_to_the_device_of_their_minibatch():
-    space, net, variables = helpers.tiny_supernet()
-    stack = jax.tree.map(
-        lambda leaf: np.stack([np.asarray(leaf) * s for s in (1, 2, 3)]), variables
-    )
-    fn = PROXIES["grad_norm"].score
-    masks = {"cell": np.repeat(space.init_masks()["cell"][None], 3, axis=0)}
-    for mesh in (None, sharding.make_mesh(2)):
-        together = Scorer(fn, net.apply, own_variables=True, mesh=mesh)
-        scores = together(stack, DATA, masks)
-        for row in range(3):
-            own = jax.tree.map(lambda leaf, row=row: leaf[row], stack)
-            one = Scorer(fn, net.apply)(own, DATA, {"cell": masks["cell"][:1]})
-            np.testing.assert_array_equal(scores[row], one[0])
-
-
-def test_validation_is_shared_out_too():
+@pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("initialisations", ["one", "each"])
+def test_validation_is_shared_out_too(form, initialisations):
     space, data = helpers.tiny_space(), load_dataset("digits")
-    settings = {"batch_size": 8, "seed": 3, "initialisations": "each"}
+    settings = {"batch_size": 8, "seed": 3, "initialisations": initialisations}
     genotype = "|skip_connect~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_1x1~1|none~2|"
+    masks = [space.masks_of(genotype)]
     found = [
-        Evaluator(space, PROXIES["nwot"], data, mesh=mesh, **settings).score_network(
-            genotype, 0, 5
-        )
+        Evaluator(
+            space, PROXIES["nwot"], data, mesh=mesh, form=form, **settings
+        ).score_networks([genotype], masks, 0, 5)
         for mesh in (None, sharding.make_mesh())
     ]
-    np.testing.assert_array_equal(*found)
+    assert found[0].shape == (1, 5) and len(set(found[0][0])) == 5
+    np.testing.assert_allclose(*found, rtol=0 if form is CPU else 1e-6)
 
 
 def test_a_search_finds_the_same_on_one_device_and_on_eight():

@@ -30,7 +30,8 @@ from zcpt_jax.checkpoints import (
     TrainingFolder,
 )
 from zcpt_jax.data import load_dataset
-from zcpt_jax.spaces import _windows, get_space
+from zcpt_jax.lowering import GPU, using
+from zcpt_jax.spaces import get_space
 from zcpt_jax.supernet_training import (
     SupernetConfig,
     _train,
@@ -630,7 +631,7 @@ def test_every_kind_of_space_trains(name, tmp_path):
     space = get_space(name, **TINY[name])
     data = load_dataset("digits", image_size=16)
     config = SupernetConfig(batch_size=16, max_steps=30, log_every=1)
-    with _windows.shifted(False):  # compiles faster, runs slower
+    with using(GPU):  # compiles faster, runs slower
         trained = train_supernet(space, data, config, checkpoints=tmp_path)
     losses = [line["loss"] for line in read_metrics(tmp_path)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])

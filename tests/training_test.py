@@ -19,9 +19,9 @@ from zcpt_jax.checkpoints import CHECKSUMS, DAMAGED, STATES, read_metrics
 from zcpt_jax.data import CropAndFlip, Dataset, Splits
 from zcpt_jax.data._arrays import ArraySource
 from zcpt_jax.genotypes import resolve_genotype
+from zcpt_jax.lowering import CPU, GPU, using
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.spaces import _ops
-from zcpt_jax.spaces._windows import shifted
 from zcpt_jax.taps import DropPath, GlobalAverage, ReLU
 from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.training import (
@@ -517,7 +517,7 @@ def test_all_activations_are_bfloat16_if_asked(name, use):
             lambda v, x, _: module.apply(v, x), variables, images
         )[0]
 
-    with nn.intercept_methods(watch), shifted(use):
+    with nn.intercept_methods(watch), using(CPU if use else GPU):
         logits = jax.eval_shape(forward, low, variables["batch_stats"], images)
     assert logits.dtype == jnp.bfloat16
     assert {kind for kind in found if kind is not None} == {np.dtype(jnp.bfloat16)}

@@ -1,9 +1,10 @@
 """Scoring many networks of a space, in the supernet's weights or in their own.
 
-In the supernet's weights a network is a one-hot mask: all share the weights, BatchNorm
-of the cells is not affine, and one compiled function serves all. In its own it is the
-discrete network with initial weights of its own, as a search's validation scores it,
-and each is compiled by itself.
+In the supernet's weights a network is a one-hot mask: all share the weights, and
+BatchNorm of the cells is not affine. In its own it is the discrete network with initial
+weights of its own, as a search's validation scores it. One compiled function serves all
+networks either way, but in spaces without a masked network, where each is compiled by
+itself in its own weights.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def score_networks(
     genotypes: Sequence[str],
     masks: Sequence[Masks] | None,
     num_batches: int,
+    *,
+    own_weights: bool,
 ) -> np.ndarray:
     """Scores networks, the mean over minibatches.
 
@@ -27,18 +30,18 @@ def score_networks(
       evaluator: of the space, and of a proxy or :func:`zcpt_jax.proxies.jointly` of
         several.
       genotypes: of n networks.
-      masks: their decided masks, to score them in the supernet's weights; None for
-        discrete networks with weights of their own.
+      masks: their decided masks; may be None with weights of their own, see
+        :meth:`zcpt_jax.evaluator.Evaluator.score_networks`.
       num_batches: minibatches, the same for all networks.
+      own_weights: whether each has initial weights of its own, or all have those of the
+        supernet.
 
     Returns:
       ``[n, M]``, the scores of M proxies as they give them.
     """
-    if masks is None:
-        rows = [
-            _network_scores(evaluator, genotype, num_batches) for genotype in genotypes
-        ]
-        return np.stack(rows)
+    if own_weights:
+        return _in_own_weights(evaluator, genotypes, masks, num_batches)
+    assert masks is not None
     stack = {group: np.stack([one[group] for one in masks]) for group in masks[0]}
     owners = np.zeros(len(masks), int)
     total = sum(
@@ -49,12 +52,18 @@ def score_networks(
     return evaluator.proxy.signed(means).reshape(len(masks), -1)
 
 
-def _network_scores(
-    evaluator: Evaluator, genotype: str, num_batches: int
+def _in_own_weights(
+    evaluator: Evaluator,
+    genotypes: Sequence[str],
+    masks: Sequence[Masks] | None,
+    num_batches: int,
 ) -> np.ndarray:
     parts = [
-        evaluator.score_network(genotype, start, min(start + BLOCK, num_batches))
+        evaluator.score_networks(
+            genotypes, masks, start, min(start + BLOCK, num_batches)
+        )
         for start in range(0, num_batches, BLOCK)
     ]
-    evaluator.forget(genotype)
-    return np.concatenate(parts).mean(axis=0).reshape(-1)
+    for genotype in genotypes:
+        evaluator.forget(genotype)
+    return np.concatenate(parts, axis=1).mean(axis=1).reshape(len(genotypes), -1)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from zcpt_jax.data import Dataset
 from zcpt_jax.genotypes import GENOTYPE, GenotypeFile, dump_genotype
 from zcpt_jax.networks import count_flops, count_params, describe
@@ -14,6 +12,7 @@ from zcpt_jax.runs import CONFIG, REPORT, RunDirectory
 from zcpt_jax.search import SearchResult
 from zcpt_jax.spaces import space_options
 from zcpt_jax.tables import Standing, Table
+from zcpt_jax.timings import Timings
 from zcpt_jax.types import Proxy, Space
 
 
@@ -24,7 +23,7 @@ def write_outcome(
     operation_score: OperationScore,
     dataset: Dataset,
     result: SearchResult,
-    seconds: Mapping[str, float],
+    timings: Timings,
     table: Table | None,
 ) -> str:
     """Writes ``genotype.json``, which marks a finished run, and ``report.html``.
@@ -36,7 +35,7 @@ def write_outcome(
       operation_score: how.
       dataset: what it was searched on.
       result: what was found.
-      seconds: wall time by phase, earlier runs included.
+      timings: where the time went, earlier runs included.
       table: accuracies to look the genotype up in.
 
     Returns:
@@ -89,7 +88,7 @@ def write_outcome(
         decisions=run.decisions(),
         explanation=_explanation(operation_score),
         dark_is_low=_dark_is_low(operation_score, proxy),
-        seconds=seconds,
+        timings=timings,
         config=config,
         environment=record,
     )
@@ -104,8 +103,9 @@ def write_outcome(
             for s in standings
         ),
         "wall time   "
-        + ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
-        + f"; together {sum(seconds.values()):.1f} s on {jax.default_backend()}",
+        + ", ".join(f"{name} {value:.1f} s" for name, value in timings.seconds.items())
+        + f"; together {timings.total:.1f} s",
+        f"ran on      {timings.describe()}",
         f"train it    {training}",
         f"report      {run.path / REPORT}",
     ]
@@ -150,9 +150,3 @@ def _genotype_text(space: Space, dataset: Dataset, result: SearchResult) -> str:
         dataset.num_classes,
     )
     return dump_genotype(record)
-
-
-def merge_seconds(*parts: Mapping[str, float]) -> dict[str, float]:
-    """Adds up wall times of several runs, phase by phase."""
-    phases = dict.fromkeys(phase for part in parts for phase in part)
-    return {phase: sum(part.get(phase, 0.0) for part in parts) for phase in phases}

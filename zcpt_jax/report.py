@@ -8,6 +8,7 @@ from typing import Any
 
 from zcpt_jax.pictures import COLOURS, draw
 from zcpt_jax.tables import Standing
+from zcpt_jax.timings import Timings
 from zcpt_jax.types import Drawing
 
 _STYLE = """
@@ -73,7 +74,7 @@ class Report:
       decisions: the lines of the run's decisions file.
       explanation: what the numbers of a decision are.
       dark_is_low: whether the lowest of them is drawn darkest, or the highest.
-      seconds: wall time by phase.
+      timings: where the time went.
       config: name and value of each setting.
       environment: versions, command.
     """
@@ -90,7 +91,7 @@ class Report:
     decisions: Sequence[Mapping[str, Any]]
     explanation: str
     dark_is_low: bool
-    seconds: Mapping[str, float]
+    timings: Timings
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
 
@@ -126,7 +127,8 @@ def render(report: Report) -> str:
         "Colours compare within a row.</p>",
         f"<div class=grid>{_decisions(report.decisions, report.dark_is_low)}</div>",
         "<h2>Wall time</h2>",
-        _wall_time(report.seconds),
+        _wall_time(report.timings.seconds),
+        _work(report.timings),
         details("Settings", report.config),
         details("Versions and command", report.environment),
     ]
@@ -233,6 +235,26 @@ def _wall_time(seconds: Mapping[str, float]) -> str:
         f"<div class=time>{''.join(bars)}</div>"
         f"<p>{''.join(keys)} &nbsp; <b>together {total:.1f} s</b></p>"
     )
+
+
+def _work(timings: Timings) -> str:
+    rows = [
+        [
+            program.name,
+            program.chunk,
+            f"{program.trace_seconds:.1f} s",
+            f"{program.compile_seconds:.1f} s",
+            f"{program.bytes / 1e9:.2f} GB" if program.bytes else "",
+        ]
+        for program in timings.programs
+    ]
+    head = ("program", "masks put together", "tracing", "compiling", "memory")
+    lines = [
+        "".join(f"<{cell}>{text(value)}</{cell}>" for value in row)
+        for cell, row in (("th", head), *(("td", row) for row in rows))
+    ]
+    table = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<p>{text(timings.describe())}</p><table>{table}</table>"
 
 
 def details(title: str, values: Mapping[str, Any]) -> str:

@@ -1,17 +1,26 @@
-"""The fused call: many masks scored by one compiled function, vmapped off CPU."""
+"""The fused call: many masks scored by one compiled function.
 
+What goes in are groups of masks (:mod:`zcpt_jax.groups`). On accelerators a call takes
+dozens of groups, which follow one another in a loop inside it, and the members of a
+group go through the network side by side; on CPU a call takes one mask.
+"""
+
+import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zcpt_jax import sharding
-from zcpt_jax.skipping import skipping
+from zcpt_jax import lowering, memory, sharding
+from zcpt_jax.groups import choose_width, group_rows, shares
+from zcpt_jax.lowering import Lowering
 from zcpt_jax.types import (
     NOISE,
     ApplyFn,
@@ -22,20 +31,77 @@ from zcpt_jax.types import (
     Variables,
 )
 
+_MASKS = 64
+"""Masks a call and device, where calls have a loop: compiling takes the same for any
+number, and waiting for a call costs as much as a few masks."""
+
+
+class Inputs(NamedTuple):
+    """How a call makes what it scores with. Both are pure and traced.
+
+    Attributes:
+      variables: of what lies on the device and a number, the variables of a group.
+      batch: of what lies on the device and a number, the minibatch of a mask.
+    """
+
+    variables: Callable[[Any, Any], Variables]
+    batch: Callable[[Any, Any], Batch]
+
+
+GIVEN = Inputs(
+    lambda resident, number: resident["variables"],
+    lambda resident, number: jax.tree.map(lambda x: x[number], resident["batches"]),
+)
+"""What lies on the device are ``variables``, and ``batches`` ``[M, ...]``."""
+
+
+class Rows(NamedTuple):
+    """What is to be scored: R masks.
+
+    Attributes:
+      masks: every leaf ``[R, ...]``; empty for a network without masks.
+      batches: int ``[R]``, the number of each mask's minibatch.
+      weights: int ``[R]``, the number of its initial weights.
+      owners: int ``[R]``; masks of one owner share what is decided.
+    """
+
+    masks: Masks
+    batches: np.ndarray
+    weights: np.ndarray
+    owners: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function.
+
+    Attributes:
+      name: what it scores.
+      chunk: masks that it puts together.
+      trace_seconds: what tracing took.
+      compile_seconds: what the compiler took, or loading from its cache.
+      bytes: of memory that it needs, 0 where the compiler does not say.
+    """
+
+    name: str
+    chunk: int
+    trace_seconds: float
+    compile_seconds: float
+    bytes: int
+
 
 class Scorer:
     """Scores stacks of masks; compiles once and serves every later call.
 
-    Masks are scored in chunks of one size, the last one padded, so that one
-    compilation serves all. A chunk that does not fit into memory is halved for good.
-
-    The score of a mask does not depend on the chunk it is in, nor on how many devices
-    share a call: on CPU bit for bit for forward proxies, elsewhere to float32 rounding.
+    The score of a mask does not depend on what it is scored together with, nor on how
+    many devices share the work: on CPU bit for bit, elsewhere to float32 rounding.
 
     Attributes:
-      chunk_size: masks a call and device, None until the first call settles it.
-      compilations: how many functions were compiled.
-      compile_seconds: what that took.
+      form: how operations are written.
+      chunk_size: masks that a device puts together, None until the first call settles
+        it.
+      programs: what was compiled.
+      busy_seconds: for how long devices had something to do.
       on_chunk: called with the share of masks scored so far, in (0, 1].
     """
 
@@ -44,55 +110,52 @@ class Scorer:
         score_fn: ScoreFn,
         apply_fn: ApplyFn,
         *,
-        chunk_size: int | None = None,
-        precision: str = "highest",
+        form: Lowering | None = None,
         forward_only: bool = False,
-        own_variables: bool = False,
         mesh: Mesh | None = None,
+        inputs: Inputs = GIVEN,
+        sizes: Sequence[int] = (),
+        name: str = "scores",
     ) -> None:
         """Prepares scoring; nothing is compiled yet.
 
         Args:
           score_fn: a proxy, or any function with its signature.
           apply_fn: the network.
-          chunk_size: masks a call and device; by default what suits the device: one on
-            CPU, all of them elsewhere.
-          precision: of matrix products and convolutions. TPUs and recent GPUs
-            otherwise round inputs to fewer bits, which changes rankings.
-          forward_only: whether ``score_fn`` takes no derivative; on CPU, masks scored
-            one by one then skip operations of weight zero.
-          own_variables: whether each mask comes with variables of its own.
-          mesh: a row of devices that share the masks of a call evenly; by default JAX's
-            default device scores them all.
-
-        Raises:
-          InputError: if ``chunk_size`` is not positive.
+          form: how operations are written; by default as suits the devices. Its chunk
+            is the number of masks put together; without one it is chosen, and made
+            smaller where memory does not suffice.
+          forward_only: whether ``score_fn`` takes no derivative.
+          mesh: a row of devices that share the masks evenly; by default JAX's default
+            device scores them all.
+          inputs: how a call makes variables and minibatches.
+          sizes: masks of each owner in a typical call; by default those of the first.
+          name: what is scored, for reports.
         """
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
-        self.chunk_size = chunk_size
-        self.compilations = 0
-        self.compile_seconds = 0.0
+        self._mesh = None if mesh is None else sharding.local(mesh)
+        self._place = sharding.places(mesh)
+        self.form = lowering.of_mesh(mesh) if form is None else form
+        self._inputs = inputs
+        self._score_fn, self._apply_fn = score_fn, apply_fn
+        self._forward_only, self._sizes, self._name = forward_only, sizes, name
+        self.chunk_size = self.form.chunk
+        self.programs: list[Program] = []
+        self.busy_seconds = 0.0
         self.on_chunk: Callable[[float], None] = lambda share: None
         self._compiled: dict[Any, Callable[..., jax.Array]] = {}
-        self._mesh, self._own = mesh, own_variables
+        self._settled: set[Any] = set()
+        self._lock = threading.Lock()
         self._held: tuple[Any, Any] = (None, None)
-        skip = forward_only and jax.default_backend() == "cpu"
 
-        def one(variables: Variables, batches: Batch, mask: Masks, index: Any) -> Any:
-            batch = jax.tree.map(lambda leaf: leaf[index], batches)
-            with jax.default_matmul_precision(precision):
-                return score_fn(_with_key(apply_fn, batch.key), variables, batch, mask)
+    @property
+    def compilations(self) -> int:
+        """How many functions were compiled."""
+        return len(self.programs)
 
-        def many(variables: Variables, batches: Batch, masks: Masks, index: Any) -> Any:
-            if len(index) > 1:
-                axes = (0 if own_variables else None, None, 0, 0)
-                return jax.vmap(one, axes)(variables, batches, masks, index)
-            variables = _first(variables) if own_variables else variables
-            with skipping(skip):
-                return one(variables, batches, _first(masks), index[0])[None]
-
-        self._function = _spread(many, mesh, own_variables)
+    @property
+    def compile_seconds(self) -> float:
+        """What tracing and compiling took."""
+        return sum(p.trace_seconds + p.compile_seconds for p in self.programs)
 
     def __call__(
         self,
@@ -104,8 +167,7 @@ class Scorer:
         """Scores K masks.
 
         Args:
-          variables: the network's variables; every leaf ``[K, ...]`` if each mask has
-            its own.
+          variables: the network's variables.
           batches: one batch (``images [B, H, W, C]``) that all masks share, or, with
             ``which``, several (``images [M, B, H, W, C]``). Its key, if it has one,
             goes to the network as the random stream ``'noise'``.
@@ -117,69 +179,92 @@ class Scorer:
           float32 ``[K]``, on the host; ``[K, M]`` if ``score_fn`` gives M numbers.
 
         Raises:
-          InputError: if the leaves of ``masks`` differ in K or K is zero.
+          InputError: if the leaves of ``masks`` differ in K, K is zero, or ``which``
+            names a batch that is not there.
           MemoryError: if a single mask does not fit.
         """
         count = _stack_size(masks) if which is None else len(which)
         if which is None:
             batches = jax.tree.map(lambda leaf: leaf[None], batches)
-        if self.chunk_size is None:
-            self.chunk_size = default_chunk(-(-count // self._devices))
-        batches = self._everywhere(jax.tree.map(jnp.asarray, batches))
-        if not self._own:
-            variables = self._hold(variables)
-        scores: list[np.ndarray] = []
-        done = 0
-        while done < count:
-            together = self.chunk_size * self._devices
-            rows = np.minimum(np.arange(done, done + together), count - 1)
-            index = np.zeros_like(rows) if which is None else which[rows]
-            chunk, own, index = self._share(
-                (_take(masks, rows), _take(variables, rows) if self._own else (), index)
+            which = np.zeros(count, int)
+        there = len(jax.tree.leaves(batches)[0])
+        if count and not (which.min() >= 0 and which.max() < there):
+            raise InputError(
+                f"which must name batches from 0 to {there - 1}, got {which.min()} to "
+                f"{which.max()}"
             )
-            try:
-                part = np.asarray(
-                    self._run(own if self._own else variables, batches, chunk, index)
-                )
-            except jax.errors.JaxRuntimeError as error:
-                self._halve(error)
-                continue
-            scores.append(part[: count - done])
-            done += len(scores[-1])
-            self.on_chunk(done / count)
-        return np.concatenate(scores)
-
-    @property
-    def _devices(self) -> int:
-        return 1 if self._mesh is None else self._mesh.size
-
-    def _share(self, tree: Any) -> Any:
-        if self._mesh is None:
-            return jax.tree.map(jnp.asarray, tree)
-        return sharding.split(self._mesh, tree)
-
-    def _everywhere(self, tree: Any) -> Any:
-        return tree if self._mesh is None else sharding.replicate(self._mesh, tree)
-
-    def _hold(self, variables: Variables) -> Variables:
-        """The variables on every device; those of the last call are there already."""
         if self._held[0] is not variables:
-            self._held = (variables, self._everywhere(variables))
-        return self._held[1]
+            self._held = (variables, self.put(variables))
+        resident = {"variables": self._held[1], "batches": self.put(batches)}
+        one = np.zeros(count, int)
+        return self.start(resident, Rows(masks, which, one, which)).result()
 
-    def _run(self, *args: Any) -> jax.Array:
-        """Runs the function compiled for these shapes, compiling it if it is new."""
-        leaves, tree = jax.tree.flatten(args)
-        key = (tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self._compiled:
-            start = time.perf_counter()
-            self._compiled[key] = self._function.lower(*args).compile()
-            self.compilations += 1
-            self.compile_seconds += time.perf_counter() - start
-        return self._compiled[key](*args)
+    def put(self, tree: Any) -> Any:
+        """Arrays of this process, on each of its devices."""
+        if self._mesh is None:
+            return jax.device_put(tree)
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
-    def _halve(self, error: jax.errors.JaxRuntimeError) -> None:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    def start(self, resident: Any, rows: Rows) -> "Pending":
+        """Begins to score; the host is free until the result is asked for.
+
+        Args:
+          resident: what :attr:`Inputs` read, on the devices (:meth:`put`).
+          rows: at least one.
+
+        Raises:
+          MemoryError: if a single mask does not fit.
+        """
+        self._settle(resident, rows)
+        return Pending(self, resident, rows)
+
+    def prepare(self, resident: Any, rows: Rows) -> None:
+        """Compiles what :meth:`start` would run, in whatever thread this is called.
+
+        Args:
+          resident: arrays, or their shapes.
+          rows: as many as a group has, of any value.
+        """
+        self._settle(resident, rows)
+
+    def _settle(self, resident: Any, rows: Rows) -> None:
+        """Compiles for these shapes, with fewer masks put together until it fits."""
+        with self._lock:
+            if self.chunk_size is None:
+                self.chunk_size = self._widest(rows)
+            shapes = _shapes((resident, jax.tree.map(lambda x: x[:1], rows.masks)))
+            if (self.chunk_size, shapes) in self._settled:
+                return
+            while True:
+                try:
+                    args = self._example(resident, rows)
+                    _, bytes_needed = self._compile(args)
+                except jax.errors.JaxRuntimeError as error:
+                    self._shrink(error, 0.5)
+                    continue
+                most = memory.limit(self._device)
+                if most is None or bytes_needed <= most or self.chunk_size == 1:
+                    break
+                self._compiled.clear()
+                self._shrink(None, most / bytes_needed)
+            self._agree()
+            self._settled.add((self.chunk_size, shapes))
+
+    def _widest(self, rows: Rows) -> int:
+        """Masks to put together: those that share what is decided."""
+        if not (self.form.loops and self.form.groups and self._forward_only):
+            return 1
+        sizes = self._sizes or np.unique(rows.owners, return_counts=True)[1].tolist()
+        return choose_width(sizes, self._place.total, most=32)
+
+    def _agree(self) -> None:
+        """All processes put as many masks together as the one that takes fewest."""
+        if self._place.processes > 1:
+            found = multihost_utils.process_allgather(np.array(self.chunk_size))
+            self.chunk_size = int(found.min())
+
+    def _shrink(self, error: BaseException | None, share: float) -> None:
+        if error is not None and not memory.is_exhausted(error):
             raise error
         if self.chunk_size == 1:
             raise MemoryError(
@@ -187,7 +272,207 @@ class Scorer:
                 "smaller batch or a smaller supernet"
             ) from error
         assert self.chunk_size is not None
-        self.chunk_size //= 2
+        before = self.chunk_size
+        fits = max(1, min(int(before * share), before - 1))
+        parts = -(-before // fits)
+        self.chunk_size = -(-before // parts)  # as many in each part
+
+    @property
+    def _device(self) -> Any:
+        if self._mesh is None:
+            return lowering.default_device()
+        return self._mesh.devices.flat[0]
+
+    @property
+    def _groups(self) -> int:
+        """Groups of a call and device."""
+        assert self.chunk_size is not None
+        return max(1, _MASKS // self.chunk_size) if self.form.loops else 1
+
+    def _example(self, resident: Any, rows: Rows) -> tuple[Any, ...]:
+        """Arguments of a call, as far as their shapes."""
+        assert self.chunk_size is not None
+        slots = np.zeros((self._place.here * self._groups, self.chunk_size), int)
+        return (resident, *self._slots(rows, slots, np.ones(self._place.here, int)))
+
+    def _slots(self, rows: Rows, slots: np.ndarray, counts: np.ndarray) -> Any:
+        """What a call scores, on the devices: each has its share."""
+        host = (
+            jax.tree.map(lambda leaf: np.asarray(leaf)[slots], rows.masks),
+            rows.batches[slots].astype(np.int32),
+            rows.weights[slots[:, 0]].astype(np.int32),
+            counts.astype(np.int32),
+        )
+        if self._mesh is None:
+            return jax.device_put(host)
+        share = PartitionSpec(*self._mesh.axis_names)
+        return jax.device_put(host, NamedSharding(self._mesh, share))
+
+    def _compile(self, args: Any) -> tuple[Callable[..., jax.Array], int]:
+        key = (self.chunk_size, _shapes(args))
+        if key not in self._compiled:
+            assert self.chunk_size is not None
+            start = time.perf_counter()
+            lowered = self._program(self.chunk_size).lower(*args)
+            traced = time.perf_counter()
+            compiled = lowered.compile()
+            done = time.perf_counter()
+            self._compiled[key] = compiled
+            program = Program(
+                self._name,
+                self.chunk_size,
+                traced - start,
+                done - traced,
+                memory.needed(compiled),
+            )
+            self.programs.append(program)
+            return compiled, program.bytes
+        return self._compiled[key], 0
+
+    def _program(self, width: int) -> Any:
+        """The function of one call, not compiled yet."""
+        form, inputs = self.form, self._inputs
+        forward = self._forward_only
+        together = form.groups and forward and width > 1
+        may_skip = form.skips == "all" or (form.skips == "forward" and forward)
+        skip = may_skip and (width == 1 or together)
+        form = form.replace(together=together, skip=skip, chunk=width)
+
+        def group(resident: Any, masks: Any, batches: Any, weights: Any) -> Any:
+            variables = inputs.variables(resident, weights)
+
+            def member(mask: Any, number: Any) -> jax.Array:
+                batch = inputs.batch(resident, number)
+                apply_fn = _with_key(self._apply_fn, batch.key)
+                return self._score_fn(apply_fn, variables, batch, mask)
+
+            if width == 1:
+                return member(_take(masks, 0), batches[0])[None]
+            return jax.vmap(member)(masks, batches)
+
+        def call(
+            resident: Any, masks: Any, batches: Any, weights: Any, count: Any
+        ) -> jax.Array:
+            with lowering.using(form):
+                return _each_group(group, resident, (masks, batches, weights), count[0])
+
+        if self._mesh is None:
+            return jax.jit(call)
+        share, every = PartitionSpec(*self._mesh.axis_names), PartitionSpec()
+        specs = (every, share, share, share, share)
+        spread = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False)
+        return jax.jit(spread(call, in_specs=specs, out_specs=share))
+
+    def _dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
+        """Calls for all rows, and which row each of their scores is of."""
+        assert self.chunk_size is not None
+        groups = group_rows(rows.weights, rows.owners, self.chunk_size)
+        parts = shares(len(groups), self._place.total)
+        calls = []
+        for start in range(0, len(parts[0]), self._groups):
+            slots = np.zeros((self._place.total, self._groups, self.chunk_size), int)
+            counts = np.zeros(self._place.total, int)
+            for device, part in enumerate(parts):
+                mine = part[start : start + self._groups]
+                slots[device, : len(mine)] = groups[mine]
+                counts[device] = len(mine)
+            here, own = slots[self._place.devices], counts[self._place.devices]
+            args = self._slots(rows, here.reshape(-1, self.chunk_size), own)
+            compiled, _ = self._compile((resident, *args))
+            unused = np.arange(self._groups)[None, :, None] >= own[:, None, None]
+            calls.append((compiled(resident, *args), np.where(unused, -1, here)))
+        return calls
+
+
+class Pending:
+    """Scores that devices work on."""
+
+    def __init__(self, scorer: Scorer, resident: Any, rows: Rows) -> None:
+        """Starts the work."""
+        self._scorer, self._resident, self._rows = scorer, resident, rows
+        self._error: BaseException | None = None
+        self._calls: list[tuple[Any, np.ndarray]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._started = time.perf_counter()
+        self._error = None
+        try:
+            self._calls = self._scorer._dispatch(self._resident, self._rows)
+        except jax.errors.JaxRuntimeError as error:
+            self._error = error
+        self._ended = self._started
+        self._watch = threading.Thread(target=self._note_the_end, daemon=True)
+        self._watch.start()
+
+    def _note_the_end(self) -> None:
+        """Runs beside the host's work, which may take longer than the devices'."""
+        try:
+            for out, _ in self._calls:
+                out.block_until_ready()
+        except jax.errors.JaxRuntimeError:
+            pass  # the result says so
+        self._ended = time.perf_counter()
+
+    def result(self) -> np.ndarray:
+        """The scores, on the host: float32 ``[R]``, or ``[R, M]``.
+
+        Raises:
+          MemoryError: if a single mask does not fit.
+        """
+        while True:
+            scores, there = self._read()
+            error = _agreed(self._error, self._scorer._place.processes)
+            if error is None:
+                break
+            self._scorer._shrink(error, 0.5)
+            self._scorer._settle(self._resident, self._rows)
+            self._begin()
+        self._watch.join()
+        self._scorer.busy_seconds += self._ended - self._started
+        if self._scorer._place.processes > 1:
+            found, known = multihost_utils.process_allgather((scores, there))
+            scores = np.asarray(found)[known.argmax(axis=0), np.arange(len(there))]
+        return scores
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores ``[R]`` or ``[R, M]``, and which of them this process has."""
+        there = np.zeros(len(self._rows.owners), bool)
+        scores = np.zeros(len(there), np.float32)
+        try:
+            for number, (out, rows) in enumerate(self._calls, 1):
+                part = jax.device_get(out).reshape(*rows.shape, *out.shape[2:])
+                if number == 1:
+                    scores = np.zeros((len(there), *out.shape[2:]), np.float32)
+                scores[rows[rows >= 0]] = part[rows >= 0]
+                there[rows[rows >= 0]] = True
+                self._scorer.on_chunk(number / len(self._calls))
+        except jax.errors.JaxRuntimeError as error:
+            self._error = error
+        return scores, there
+
+
+_FINE, _TOO_LARGE, _FAILED = range(3)
+
+
+def _agreed(error: BaseException | None, processes: int) -> BaseException | None:
+    """Why all processes try again, or None; raises in all what ends the work in one.
+
+    All ask at the same moments, so that none waits for another for ever.
+    """
+    status = _FINE
+    if error is not None:
+        status = _TOO_LARGE if memory.is_exhausted(error) else _FAILED
+    worst = status
+    if processes > 1:
+        worst = int(multihost_utils.process_allgather(np.int32(status)).max())
+    if status == _FAILED and error is not None:
+        raise error
+    if worst == _FAILED:
+        raise jax.errors.JaxRuntimeError("INTERNAL: another process failed")
+    if worst == _TOO_LARGE and error is None:
+        return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: in another process")
+    return error
 
 
 def score_masks(
@@ -209,12 +494,13 @@ def score_masks(
       variables: its variables.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
       masks: stack of masks, every leaf ``[K, ...]``.
-      chunk_size: masks a call.
+      chunk_size: masks put together; by default what suits the device.
 
     Returns:
       float32 ``[K]``, or ``[K, M]`` if ``score_fn`` gives M numbers.
     """
-    return Scorer(score_fn, apply_fn, chunk_size=chunk_size)(variables, batch, masks)
+    form = lowering.default().replace(chunk=chunk_size)
+    return Scorer(score_fn, apply_fn, form=form)(variables, batch, masks)
 
 
 def _with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
@@ -222,29 +508,30 @@ def _with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
     return run if key is None else functools.partial(run, rngs={NOISE: key})
 
 
-def _spread(many: Callable[..., Any], mesh: Mesh | None, own_variables: bool) -> Any:
-    """``many``, compiled; each device of the mesh runs it on its share of the masks."""
-    if mesh is None:
-        return jax.jit(many)
-    every, share = PartitionSpec(), PartitionSpec(*mesh.axis_names)
-    own = share if own_variables else every
-    shared = jax.shard_map(
-        many,
-        mesh=mesh,
-        in_specs=(own, every, share, share),
-        out_specs=share,
-        check_vma=False,
-    )
-    # Every process gets every score.
-    return jax.jit(shared, out_shardings=NamedSharding(mesh, every))
+def _each_group(
+    group: Callable[..., jax.Array], resident: Any, groups: Any, count: Any
+) -> jax.Array:
+    """The scores of the first ``count`` groups, ``[G, width, ...]``; zeros after."""
+    total = len(groups[-1])
+    if total == 1:
+        return group(resident, *_take(groups, 0))[None]
+    run = jax.jit(group)  # traced once, though its shape is asked for first
+    shape = jax.eval_shape(run, resident, *_take(groups, 0))
+
+    def body(number: Any, scores: jax.Array) -> jax.Array:
+        return scores.at[number].set(run(resident, *_take(groups, number)))
+
+    scores = jnp.zeros((total, *shape.shape), shape.dtype)
+    return jax.lax.fori_loop(0, count, body, scores)
 
 
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], tree)
+def _shapes(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _take(tree: Any, rows: np.ndarray) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
+def _take(tree: Any, number: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def _stack_size(masks: Masks) -> int:
@@ -255,18 +542,3 @@ def _stack_size(masks: Masks) -> int:
             f"got leading sizes {sorted(sizes)}"
         )
     return sizes.pop()
-
-
-def default_chunk(count: int) -> int:
-    """Masks a call that suit the default device.
-
-    On CPU vmap saves nothing, costs memory, and 2.4 times as much where weights are
-    differentiated; and masks scored one by one skip operations of weight zero.
-
-    Args:
-      count: masks to be scored together.
-
-    Returns:
-      All of them on an accelerator, one on CPU.
-    """
-    return 1 if jax.default_backend() == "cpu" else count

@@ -6,7 +6,7 @@ Xiang et al., Zero-Cost Operation Scoring in Differentiable Architecture Search,
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from zcpt_jax.budgets import Budget, all_decisions
 from zcpt_jax.data import Dataset
 from zcpt_jax.evaluator import Evaluator, Initialisations
+from zcpt_jax.lowering import Lowering
 from zcpt_jax.operations import (
     OPERATION_SCORES,
     Accuracies,
@@ -26,7 +27,7 @@ from zcpt_jax.operations import (
 from zcpt_jax.orders import get_order
 from zcpt_jax.proposal import Memory, NoMemory, Step, propose
 from zcpt_jax.stopwatch import Stopwatch
-from zcpt_jax.types import InputError, Proxy, ScoreError, Space, Variables
+from zcpt_jax.types import InputError, Masks, Proxy, ScoreError, Space, Variables
 from zcpt_jax.validation import (
     NoValidationMemory,
     ValidationMemory,
@@ -84,7 +85,7 @@ def zero_cost_pt(
     trained: Trained | None = None,
     accuracies: Accuracies | None = None,
     budgets: Sequence[Budget] = (),
-    chunk_size: int | None = None,
+    form: Lowering | None = None,
     mesh: Mesh | None = None,
     memory: RunMemory | None = None,
     progress: Progress | None = None,
@@ -115,7 +116,8 @@ def zero_cost_pt(
       trained: a trained supernet, for the operation scores that need one.
       accuracies: of the space's networks, for those that need them.
       budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
-      chunk_size: masks scored in one call by one device; by default what suits it.
+      form: how operations are written (:mod:`zcpt_jax.lowering`), how many masks are
+        put together and with which precision; by default as suits the devices.
       mesh: devices that share the masks (:func:`zcpt_jax.sharding.make_mesh`); one by
         default. With several processes each makes the same call.
       memory: where scores are kept and recalled from, to resume.
@@ -149,26 +151,34 @@ def zero_cost_pt(
         proxy if rates and proxy.combine is None else None,
     )
 
-    def evaluate(which: Proxy, variables: Variables | None) -> Evaluator:
-        return Evaluator(
-            space,
-            which,
-            dataset,
-            batch_size=batch_size,
-            seed=seed,
-            together=num_proposals,
-            initialisations=initialisations,
-            score_batches=score_batches,
-            variables=variables,
-            chunk_size=chunk_size,
-            mesh=mesh,
-            stopwatch=watch,
-            on_chunk=telling.tell_share,
-        )
+    made: dict[tuple[str, bool], Evaluator] = {}
 
+    def evaluate(which: Proxy, variables: Variables | None) -> Evaluator:
+        key = (which.name, variables is None)
+        if key not in made:  # proposals and networks are scored by the same program
+            made[key] = Evaluator(
+                space,
+                which,
+                dataset,
+                batch_size=batch_size,
+                seed=seed,
+                together=num_proposals,
+                initialisations=initialisations,
+                score_batches=score_batches,
+                variables=variables,
+                form=form,
+                mesh=mesh,
+                stopwatch=watch,
+                on_chunk=telling.tell_share,
+            )
+        return made[key]
+
+    networks = evaluate(proxy, None)
     setting = Setting(space, seed, evaluate, proxy, trained, accuracies)
     scores = operation_score.scores(setting)
     report("proposal", 0, telling.total, telling.note)
+    if rates:
+        networks.prepare()
     try:
         with watch.measure("proposal"):
             masks = propose(
@@ -184,10 +194,10 @@ def zero_cost_pt(
                 permits=lambda masks: all(b.permits(masks) for b in budgets),
             )
         proposals = tuple(space.genotype(mask) for mask in masks)
-        networks = evaluate(proxy, None)
+        decided = dict(zip(proposals, masks, strict=True))
         with watch.measure("validation"):
             validation = _validate(
-                networks, proposals, num_validation_batches, memory, report
+                networks, decided, num_validation_batches, memory, report
             )
         worth = total_scores(validation, proxy)
         best = best_genotype(worth)
@@ -213,20 +223,27 @@ def _decisions_of(space: Space) -> int:
 
 def _validate(
     networks: Evaluator,
-    proposals: Sequence[str],
+    decided: Mapping[str, Masks],
     num_batches: int,
     memory: ValidationMemory,
     report: Progress,
 ) -> dict[str, np.ndarray]:
-    distinct = list(dict.fromkeys(proposals))
+    """Validation scores of genotypes with their decided masks."""
+    distinct = list(decided)
     total = num_batches * len(distinct)
 
-    def score(genotype: str, start: int, stop: int) -> np.ndarray:
-        before = start * len(distinct) + distinct.index(genotype) * (stop - start)
-        report("validation", before, total, genotype)
-        return networks.score_network(genotype, start, stop)
+    def score(some: Sequence[str], start: int, stop: int) -> np.ndarray:
+        before = start * len(distinct) + distinct.index(some[0]) * (stop - start)
+        report("validation", before, total, some[0])
+        return networks.score_networks(some, [decided[g] for g in some], start, stop)
 
-    scores = validate(proposals, score, num_batches=num_batches, memory=memory)
+    scores = validate(
+        distinct,
+        score,
+        num_batches=num_batches,
+        together=len(distinct) if networks.form.loops else 1,
+        memory=memory,
+    )
     report("validation", total, total, "done")
     return scores
 

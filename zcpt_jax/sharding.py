@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,6 +37,40 @@ def make_mesh(count: int | None = None, axis: str = "masks") -> Mesh:
     return Mesh(np.array(there[:count]), (axis,), axis_types=(AxisType.Auto,))
 
 
+class Places(NamedTuple):
+    """Where this process stands in a row of devices.
+
+    Attributes:
+      total: devices of the row.
+      devices: int, the positions of this process's devices in it.
+      processes: that the row's devices belong to.
+    """
+
+    total: int
+    devices: np.ndarray
+    processes: int
+
+    @property
+    def here(self) -> int:
+        """How many devices this process has."""
+        return len(self.devices)
+
+
+def places(mesh: Mesh | None) -> Places:
+    """Where this process stands in a row; None is one device of its own."""
+    if mesh is None:
+        return Places(1, np.zeros(1, int), 1)
+    owners = [device.process_index for device in mesh.devices.flat]
+    devices = np.flatnonzero(np.array(owners) == jax.process_index())
+    return Places(len(owners), devices, len(set(owners)))
+
+
+def local(mesh: Mesh) -> Mesh:
+    """The part of a row that this process has."""
+    devices = mesh.devices.ravel()[places(mesh).devices]
+    return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
+
+
 def put(host: Any, where: NamedSharding) -> jax.Array:
     """An array on devices of this process and of others.
 
@@ -47,17 +81,6 @@ def put(host: Any, where: NamedSharding) -> jax.Array:
     """
     array = np.asarray(host)
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
-
-
-def split(mesh: Mesh, tree: Any) -> Any:
-    """Arrays whose first axis is split evenly over a row of devices.
-
-    Args:
-      mesh: the row.
-      tree: host arrays, the same in every process, first axes multiples of its length.
-    """
-    where = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-    return jax.tree.map(lambda leaf: put(leaf, where), tree)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:

@@ -1,53 +1,44 @@
-"""Leaving out what has weight zero, where that saves time."""
+"""Leaving out what has weight zero, and putting the images of masks together.
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+Both follow from the record of :mod:`zcpt_jax.lowering`. Where it says so, an operation
+of weight zero is not computed: by a condition, as the weights are known when a score is
+computed and not when it is compiled. Under ``jax.vmap`` over masks a condition would
+compute both of its sides. Here it asks instead whether any of the masks uses the
+operation, and the images of all of them go through it as one batch.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
-_skip = False
-
-
-@contextlib.contextmanager
-def skipping(use: bool) -> Iterator[None]:
-    """Chooses whether what is traced inside skips operations of weight zero.
-
-    For scores that need no gradient: XLA's gradients of convolutions are many times
-    slower inside a condition on CPU, and the derivative by a weight of zero would be
-    lost. Under vmap both sides of a condition are computed, so that it saves nothing.
-
-    Args:
-      use: whether to skip; by default nothing is.
-    """
-    global _skip
-    before, _skip = _skip, use
-    try:
-        yield
-    finally:
-        _skip = before
+from zcpt_jax import lowering
 
 
-def where_used(used: Any, fn: Callable[..., jax.Array], *operands: Any) -> jax.Array:
+def where_used(
+    used: Any, fn: Callable[..., jax.Array], x: jax.Array, *weights: Any
+) -> jax.Array:
     """What an operation gives, or zeros where its weight is zero and that is skipped.
 
-    After every decision of a search there is less to compute.
+    After every decision of a search there is less to compute. The derivative by a
+    weight of zero is lost, that by everything else is not.
 
     Args:
       used: scalar, zero if the result does not matter; None if it always does.
-      fn: the operation.
-      *operands: its inputs.
+      fn: the operation. Equal ones are traced once where they skip or are put together,
+        so that it should be the same object each time.
+      x: its input, images ``[B, ...]``.
+      *weights: its kernels, the same for all masks.
     """
-    if not _skip or not isinstance(used, jax.Array):
-        return fn(*operands)
-    result = jax.eval_shape(fn, *operands)
-
-    def skip(*operands: Any) -> jax.Array:
-        del operands
-        return jnp.zeros(result.shape, result.dtype)
-
-    return jax.lax.cond(used != 0, fn, skip, *operands)
+    form = lowering.current()
+    if not (form.skip and isinstance(used, jax.Array)):
+        used = None
+    if form.together:
+        return _for_all_masks(fn)(used, x, *weights)
+    return fn(x, *weights) if used is None else _unless_zero(fn, used, x, *weights)
 
 
 def each_where_used(
@@ -78,12 +69,34 @@ def each_where_used(
     )
 
 
+def on_images(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.Array:
+    """``fn(x, *weights)``, of the images of all masks side by side under ``vmap``.
+
+    Args:
+      fn: a function of images that treats each by itself; see :func:`where_used`.
+      x: images ``[B, ...]``.
+      *weights: what it needs besides, the same for all masks.
+    """
+    return where_used(None, fn, x, *weights)
+
+
+def weighted(weight: Any, x: jax.Array) -> jax.Array:
+    """An operation's weight times what it gives.
+
+    Args:
+      weight: a scalar.
+      x: feature maps ``[B, ...]``.
+    """
+    together = lowering.current().together and isinstance(weight, jax.Array)
+    return _times(weight, x) if together else weight * x
+
+
 def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
     """``x``; on CPU, XLA fuses nothing before it with what follows, nor gradients.
 
     It would otherwise compute the gradient of a node's sum anew for every term, and so
     on back to the input. A condition that depends on the masks, here whether they are
-    numbers, is what it cannot see through. A score without a derivative has the
+    numbers, is what it cannot see through. A score that skips operations has the
     conditions of :func:`where_used` for that.
 
     Args:
@@ -91,11 +104,75 @@ def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
       weights: the operation weights of each edge, ``[O]``.
     """
     total = sum(sum(row) for row in weights)
-    if _skip or not isinstance(total, jax.Array) or jax.default_backend() != "cpu":
+    form = lowering.current()
+    if form.skip or not form.barriers or not isinstance(total, jax.Array):
         return x
     return jax.lax.cond(total == total, lambda x: x, lambda x: x * jnp.nan, x)
 
 
-def skips() -> bool:
-    """Whether what is traced now skips operations of weight zero."""
-    return _skip
+# Compiled functions are traced once for each shape: the operations of a supernet are
+# many and alike.
+@functools.partial(jax.jit, static_argnums=0)
+def _unless_zero(
+    fn: Callable[..., jax.Array], used: Any, x: jax.Array, *weights: Any
+) -> jax.Array:
+    result = jax.eval_shape(fn, x, *weights)
+
+    def skip(x: jax.Array, *weights: Any) -> jax.Array:
+        del x, weights
+        return jnp.zeros(result.shape, result.dtype)
+
+    return jax.lax.cond(used != 0, fn, skip, x, *weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _always(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.Array:
+    return fn(x, *weights)
+
+
+@functools.cache
+def _for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """An operation, with what it does under ``vmap`` over masks."""
+
+    @custom_vmap
+    def run(used: Any, x: jax.Array, *weights: Any) -> jax.Array:
+        if used is None:
+            return _always(fn, x, *weights)
+        return _unless_zero(fn, used, x, *weights)
+
+    @run.def_vmap
+    def _(count: int, mapped: Any, used: Any, x: jax.Array, *weights: Any) -> Any:
+        if any(mapped[2:]):  # kernels of their own: nothing to put together
+            axes = (0 if mapped[1] else None, *(0 if m else None for m in mapped[2:]))
+            return jax.vmap(fn, axes)(x, *weights), True
+        if used is not None and mapped[0]:
+            used = jnp.float32(jnp.any(used != 0))
+        if not mapped[1]:
+            return run(used, x, *weights), False
+        return _apart(run(used, _side_by_side(x), *weights), count), True
+
+    return run
+
+
+@custom_vmap
+def _times(weight: jax.Array, x: jax.Array) -> jax.Array:
+    return weight * x
+
+
+@_times.def_vmap
+def _times_of_masks(count: int, mapped: Any, weight: jax.Array, x: jax.Array) -> Any:
+    if not mapped[0]:
+        return weight * x, mapped[1]
+    x = x if mapped[1] else jnp.broadcast_to(x, (count, *x.shape))
+    each = jnp.repeat(weight, x.shape[1]).reshape(-1, *[1] * (x.ndim - 2))
+    return _apart(each * _side_by_side(x), count), True
+
+
+def _side_by_side(x: jax.Array) -> jax.Array:
+    """``[K, B, ...]`` to ``[K * B, ...]``."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _apart(x: jax.Array, count: int) -> jax.Array:
+    """``[K * B, ...]`` to ``[K, B, ...]``."""
+    return x.reshape(count, -1, *x.shape[1:])

@@ -3,16 +3,24 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 
 class Stopwatch:
-    """Wall time by phase. Phases may nest; each second is counted once."""
+    """Wall time by phase. Phases may nest; each second is counted once.
+
+    Attributes:
+      programs: what was compiled meanwhile.
+      busy_seconds: for how long devices had something to do.
+    """
 
     def __init__(self) -> None:
         """Starts with no phase."""
         self._seconds: dict[str, float] = {}
         self._active: list[str] = []
         self._last = 0.0
+        self.programs: list[Any] = []
+        self.busy_seconds = 0.0
 
     @contextlib.contextmanager
     def measure(self, phase: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.extend import core
 
+from zcpt_jax.skipping import on_images
 from zcpt_jax.types import ApplyFn, Array, InputError, Norm, Variables
 
 Path = tuple[str, ...]
@@ -212,11 +213,18 @@ def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
         mean = jnp.reshape(module.get_variable("batch_stats", "mean"), shape)
         var = jnp.reshape(module.get_variable("batch_stats", "var"), shape)
         gain = scale / jnp.sqrt(var + module.epsilon)
-        return x * gain + (bias - mean * gain)
+        shift = bias - mean * gain
+        if 0 in features:  # a stack, whose first axis are not images
+            return x * gain + shift
+        return on_images(_affine, x, gain, shift)
     axes = tuple(a for a in range(x.ndim) if a not in features)
     centred = x - x.mean(axes, keepdims=True)
     var = jnp.square(centred).mean(axes, keepdims=True)
     return centred * (scale / jnp.sqrt(var + module.epsilon)) + bias
+
+
+def _affine(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
+    return x * gain + shift
 
 
 def kernels(variables: Variables) -> dict[Path, jax.Array]:

@@ -19,7 +19,8 @@ Variables = Mapping[str, Any]
 Array = jax.Array | np.ndarray
 
 Masks = Mapping[str, Array]
-"""Operation weights: one array ``[E, O]`` a group, stacks have a leading ``K``."""
+"""Operation weights: one array ``[E, O]`` a group, stacks have a leading ``K``.
+Besides, there may be :data:`AS_NETWORK`."""
 
 Norm = Literal["running", "batch", "identity"]
 """How BatchNorm acts while scoring: with the stored statistics, with those of the
@@ -32,6 +33,14 @@ Combine = Callable[[np.ndarray], np.ndarray]
 NOISE = "noise"
 """The random stream of networks that draw numbers while they run, as Flax names it:
 ``apply(variables, images, masks, rngs={NOISE: key})``."""
+
+
+AS_NETWORK = "as_network"
+"""The entry of masks, a scalar, that says what decided masks stand for.
+
+With 0, and without it, for a supernet: a ReLU of an operation of weight zero counts as
+the published code counts it there. With 1 for the discrete network, which does not have
+that operation, so that the ReLU does not count at all."""
 
 
 AUXILIARY = "auxiliary"
@@ -94,7 +103,9 @@ class Proxy:
       data_free: whether the score is independent of the images' values.
       draws: whether it draws random numbers, from the key of the batch.
       forward_only: whether it takes no derivative, so that operations of weight zero
-        may be skipped.
+        may be skipped and the images of masks put together.
+      over_scales: whether the scales of BatchNorm are weights that it sums over, so
+        that it matters which BatchNorms have them.
       higher_is_better: whether a better network has the higher score; where it has
         the lower one, the search turns the sign.
       range: the values a healthy network can give, in words.
@@ -111,6 +122,7 @@ class Proxy:
     data_free: bool = False
     draws: bool = False
     forward_only: bool = False
+    over_scales: bool = False
     range: str = "any"
     reference: str = ""
     higher_is_better: bool = True
@@ -235,6 +247,34 @@ class Space(Protocol):
         """The discrete network; ``apply(variables, images)`` gives the logits."""
         ...
 
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module | None:
+        """All candidates at once, which masks turn into each discrete network.
+
+        Under decided masks with :data:`AS_NETWORK` its scores are those of the network
+        with the same weights. One compiled function then scores all networks. Where it
+        is the supernet, that function is the one that decides.
+
+        Args:
+          num_classes: number of logits.
+          scales: whether every BatchNorm must have the scale that it has in the
+            networks; without, fresh ones may be left out.
+
+        Returns:
+          The module, or None if there is no such module: networks are then compiled
+          one by one. That is so unless a space says otherwise.
+        """
+        del num_classes, scales
+        return None
+
+    def init_networks(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """Fresh variables of a discrete network, or of :meth:`masked_network`.
+
+        By default drawn as those of the supernet.
+        """
+        return self.init_variables(module, key, image_shape)
+
     def evaluation_network(
         self, genotype: str, num_classes: int, auxiliary: bool = False
     ) -> nn.Module:
@@ -269,7 +309,10 @@ class Space(Protocol):
     def init_variables(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """Fresh variables of a supernet or network for images ``[H, W, C]``."""
+        """Fresh variables of a supernet or network for images ``[H, W, C]``.
+
+        A pure function of the key, which may be traced.
+        """
         drawn = module.init(key, np.zeros((1, *image_shape), np.float32))
         # What an auxiliary head hands out is no variable.
         return {name: tree for name, tree in drawn.items() if name != AUXILIARY}

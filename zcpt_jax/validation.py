@@ -10,8 +10,8 @@ from zcpt_jax.types import Proxy, ScoreError
 BLOCK = 10
 """Minibatches in memory at once: 100 of ImageNet's size would be 4 GB."""
 
-ScoreBlock = Callable[[str, int, int], np.ndarray]
-"""``(genotype, start, stop) -> scores [stop - start]``, or ``[stop - start, M]``."""
+ScoreBlock = Callable[[Sequence[str], int, int], np.ndarray]
+"""``(n genotypes, start, stop) -> scores [n, stop - start]``, or ``[..., M]``."""
 
 
 class ValidationMemory(Protocol):
@@ -41,15 +41,17 @@ def validate(
     score: ScoreBlock,
     *,
     num_batches: int,
+    together: int = 1,
     memory: ValidationMemory | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores each distinct genotype on V minibatches (Xiang et al. 2023, stage 2).
 
     Args:
       genotypes: the proposals, repetitions allowed.
-      score: scores one genotype's network on consecutive minibatches, which are the
-        same for all genotypes.
+      score: scores genotypes' networks on consecutive minibatches, which are the same
+        for all genotypes.
       num_batches: V.
+      together: genotypes that are scored at once.
       memory: earlier scores, and where new ones go.
 
     Returns:
@@ -61,13 +63,15 @@ def validate(
     blocks: dict[str, list[np.ndarray]] = {genotype: [] for genotype in distinct}
     for start in range(0, num_batches, BLOCK):
         stop = min(start + BLOCK, num_batches)
-        for genotype in distinct:
-            old = memory.recall_validation(genotype, start)
-            if old is None:
-                new = score(genotype, start, stop)
+        old = {g: memory.recall_validation(g, start) for g in distinct}
+        missing = [genotype for genotype in distinct if old[genotype] is None]
+        for first in range(0, len(missing), together):
+            some = missing[first : first + together]
+            for genotype, new in zip(some, score(some, start, stop), strict=True):
                 memory.keep_validation(genotype, start, new)
-            found = new if old is None else old
-            blocks[genotype].append(np.asarray(found, np.float64))
+                old[genotype] = new
+        for genotype in distinct:
+            blocks[genotype].append(np.asarray(old[genotype], np.float64))
     return {genotype: np.concatenate(parts) for genotype, parts in blocks.items()}
 
 

@@ -1,7 +1,7 @@
 """Datasets by name: TFDS, a folder of images, a NumPy archive, embedded digits."""
 
 from zcpt_jax.data._augment import CropAndFlip, ResizedCropFlipJitter
-from zcpt_jax.data._dataset import Augment, Dataset, Source
+from zcpt_jax.data._dataset import Augment, Crops, Dataset, Source
 from zcpt_jax.data._load import KNOWN, Splits, load_dataset, load_splits
 from zcpt_jax.data._tfds import TFDS
 
@@ -10,6 +10,7 @@ __all__ = [
     "TFDS",
     "Augment",
     "CropAndFlip",
+    "Crops",
     "Dataset",
     "ResizedCropFlipJitter",
     "Source",

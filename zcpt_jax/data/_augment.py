@@ -30,9 +30,23 @@ class CropAndFlip:
         """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
         size, pad = self.size, self.pad
         image = np.pad(fit(image, size), ((pad, pad), (pad, pad), (0, 0)))
-        top, left, mirror = rng.integers([2 * pad + 1, 2 * pad + 1, 2])
+        top, left, mirror = self.draw(rng, 1)[0]
         image = image[top : top + size, left : left + size]
-        return image[:, ::-1] if self.flip and mirror else image
+        return image[:, ::-1] if mirror else image
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Where crops begin in padded images, and whether they are mirrored.
+
+        Args:
+          rng: consumed, the same by one call for two images as by two calls.
+          count: of images.
+
+        Returns:
+          int ``[count, 3]``: top row, left column, 0 or 1.
+        """
+        ends = [2 * self.pad + 1, 2 * self.pad + 1, 2]
+        drawn = rng.integers(np.tile(ends, (count, 1)))
+        return drawn * [1, 1, int(self.flip)]
 
     def plain(self, image: np.ndarray) -> np.ndarray:
         """The same without chance, as in a test."""

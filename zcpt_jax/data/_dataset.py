@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from zcpt_jax.data._augment import CropAndFlip
 from zcpt_jax.types import Batch, InputError
 
 
@@ -38,6 +40,22 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """One image, uint8 ``[H, W, 3]``, and its label."""
         ...
+
+
+class Crops(NamedTuple):
+    """Which images a minibatch has and how each is cropped; int32 ``[B]`` all.
+
+    Attributes:
+      rows: numbers of the images.
+      top: first row of the crop in the padded image.
+      left: first column of it.
+      mirror: 1 if the crop is mirrored.
+    """
+
+    rows: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    mirror: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,14 +143,70 @@ class Dataset:
         Returns:
           float32 ``[B, image_size, image_size, 3]`` and int32 ``[B]``.
         """
+        images, labels = self.draw(rng, size)
+        pixels = images.astype(np.float32)
+        pixels /= 255
+        pixels -= np.asarray(self.mean, np.float32)
+        pixels /= np.asarray(self.std, np.float32)
+        return Batch(pixels, labels)
+
+    def draw(
+        self, rng: np.random.Generator, size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The images and labels of :meth:`batch`, not normalised yet.
+
+        Args:
+          rng: consumed, as by :meth:`batch`.
+          size: B, at most the number of images.
+
+        Returns:
+          uint8 ``[B, image_size, image_size, 3]`` and int32 ``[B]``.
+        """
         self.check_batch_size(size)
-        images = np.empty((size, *self.image_shape), np.float32)
+        images = np.empty((size, *self.image_shape), np.uint8)
         labels = np.empty(size, np.int32)
         chosen = rng.choice(len(self.source), size, replace=False)
         for row, index in enumerate(chosen):
             image, labels[row] = self.source.read(int(index))
             images[row] = self.augment(rng, image)
-        images /= 255
-        images -= np.asarray(self.mean, np.float32)
-        images /= np.asarray(self.std, np.float32)
-        return Batch(images, labels)
+        return images, labels
+
+    def draw_crops(self, rng: np.random.Generator, size: int) -> Crops:
+        """What :meth:`draw` draws, without reading an image.
+
+        Args:
+          rng: consumed, as by :meth:`draw`.
+          size: B, at most the number of images.
+
+        Raises:
+          TypeError: if the images are not augmented by ``CropAndFlip``.
+        """
+        if not isinstance(self.augment, CropAndFlip):
+            raise TypeError(f"{self.augment} depends on the images; use draw")
+        self.check_batch_size(size)
+        rows = rng.choice(len(self.source), size, replace=False)
+        top, left, mirror = self.augment.draw(rng, size).T
+        return Crops(*(part.astype(np.int32) for part in (rows, top, left, mirror)))
+
+    def decode(self) -> tuple[np.ndarray, np.ndarray]:
+        """All images of the dataset, without chance in them, read by threads.
+
+        Returns:
+          uint8 ``[N, image_size, image_size, 3]`` and int32 ``[N]``.
+
+        Raises:
+          InputError: if an image is damaged.
+        """
+        count = len(self.source)
+        images = np.empty((count, *self.image_shape), np.uint8)
+        labels = np.empty(count, np.int32)
+
+        def read(rows: np.ndarray) -> None:
+            for row in rows:
+                image, labels[row] = self.source.read(int(row))
+                images[row] = self.augment.plain(image)
+
+        parts = np.array_split(np.arange(count), max(1, count // 256))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(read, parts))  # raises what a thread raised
+        return images, labels

@@ -115,6 +115,7 @@ def _together(
         data_free=all(member.data_free for member in members),
         draws=any(member.draws for member in members),
         forward_only=all(member.forward_only for member in members),
+        over_scales=any(member.over_scales for member in members),
         range="ranks, among what is compared",
         reference=reference or "; ".join(member.reference for member in members),
         members=tuple(members),

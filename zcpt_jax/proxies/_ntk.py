@@ -9,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from zcpt_jax import taps
+from zcpt_jax.lowering import current
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
 Weights = Mapping[taps.Path, jax.Array]
@@ -120,7 +121,7 @@ def _of_each_image(
     # Cotangents, one an image. On CPU gradients of convolutions inside a loop take 10
     # to 30 times as long as outside; elsewhere a loop saves compilation.
     ones = np.eye(batch.images.shape[0], dtype=np.float32)
-    if jax.default_backend() != "cpu":
+    if current().loops:
         return jax.lax.map(of_image, ones, batch_size=_SLICE)
     slices = [
         jax.vmap(of_image)(ones[start : start + _SLICE])
@@ -135,6 +136,7 @@ NTK_COND = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
+    over_scales=True,
     range="at least 1; inf if the kernel is singular, as in the DARTS spaces",
     reference="Chen et al., TE-NAS, ICLR 2021",
     higher_is_better=False,
@@ -146,6 +148,7 @@ NTK_TRACE = Proxy(
     norm="batch",
     needs_labels=False,
     data_free=False,
+    over_scales=True,
     range="non-negative",
     reference="Shu et al., NASI, ICLR 2022",
 )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import taps
+from zcpt_jax.lowering import current
 from zcpt_jax.types import ApplyFn, Array, Batch, InputError, Norm, Proxy, Variables
 
 
@@ -76,9 +77,8 @@ def pattern_kernel(z: jax.Array) -> jax.Array:
       float32 ``[B, B]``.
     """
     active = (z > 0).reshape(z.shape[0], -1)
-    if jax.default_backend() == "cpu":
-        return _agreements_by_bits(active)
-    return _agreements_by_product(active)
+    bits = current().patterns == "bits"
+    return _agreements_by_bits(active) if bits else _agreements_by_product(active)
 
 
 def _agreements_by_product(active: jax.Array) -> jax.Array:

@@ -137,6 +137,11 @@ class Darts(_init.TorchDefault):
             )
         return self._build(candidates, num_classes, discrete=True)
 
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
+        """:meth:`whole`: only supernets have BatchNorm after pools."""
+        del scales
+        return self.whole(num_classes)
+
     def evaluation_network(
         self, genotype: str, num_classes: int, auxiliary: bool = False
     ) -> nn.Module:

@@ -1,14 +1,13 @@
 """The DARTS networks: supernet and discrete network are one module."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.skipping import where_used
+from zcpt_jax.skipping import weighted, where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._darts_auxiliary import AuxiliaryHead
 from zcpt_jax.spaces._darts_genotype import EDGES
@@ -114,7 +113,7 @@ class Cell(nn.Module):
             for (edge, index), out in zip(entries, outs, strict=True):
                 node = EDGES[edge][0]
                 out = DropPath(name=f"{name}_drop_{node}")(out) if droppable else out
-                terms.append((node, weights[edge][index] * out))
+                terms.append((node, weighted(weights[edge][index], out)))
         return terms
 
     def _convolution(self, op: str, count: int, stride: int, name: str) -> nn.Module:
@@ -130,10 +129,10 @@ class Cell(nn.Module):
         """The same for every edge, but for the BatchNorm after pools in supernets."""
         if op == "skip_connect":
             return [z] * count
-        pool: Callable[..., jax.Array] = _windows.avg_pool_3x3
+        pool = _windows.average_pool(stride)
         if op == "max_pool_3x3":
-            pool = functools.partial(_windows.max_pool, size=3)
-        pooled = where_used(used, functools.partial(pool, stride=stride), z)
+            pool = _windows.maximum_pool(3, stride)
+        pooled = where_used(used, pool, z)
         if self.discrete:
             return [pooled] * count
         stacked = jnp.broadcast_to(pooled, (count, *pooled.shape))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from zcpt_jax.types import AUXILIARY, InputError, Space, Variables
+from zcpt_jax.types import AUXILIARY, Array, InputError, Space, Variables
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in ``+-1/sqrt(fan_in)``, PyTorch's default for convolutions and linear."""
@@ -77,9 +77,10 @@ def torch_init(
     need = sum(int(np.prod(leaf.shape)) for leaf in flat.values())
     # A power of two, so that networks of similar size share one compilation.
     size = (1 << need.bit_length(),)
-    pool = np.asarray(jax.random.uniform(key, size, minval=-1))
-    normals = np.asarray(jax.random.normal(key, size)) if normal else pool
-    leaves, used = {}, 0
+    pool = _drawn(jax.random.uniform(key, size, minval=-1))
+    normals = _drawn(jax.random.normal(key, size)) if normal else pool
+    leaves: dict[Any, Array] = {}
+    used = 0
     for path, leaf in flat.items():
         place = slice(used, used + leaf.size)
         used += leaf.size
@@ -89,7 +90,15 @@ def torch_init(
             leaves[path] = normals[place].reshape(leaf.shape) * scale
         else:
             leaves[path] = _torch_leaf(path, pool[place].reshape(leaf.shape), flat)
-    return jax.device_put(traverse_util.unflatten_dict(leaves))
+    variables: Variables = traverse_util.unflatten_dict(leaves)
+    return variables if isinstance(pool, jax.Array) else jax.device_put(variables)
+
+
+def _drawn(numbers: jax.Array) -> Array:
+    """Numbers on the host, where they are cut into hundreds of pieces; as they are
+    inside a trace, which the compiler cuts.
+    """
+    return numbers if isinstance(numbers, jax.core.Tracer) else np.asarray(numbers)
 
 
 @functools.lru_cache(maxsize=32)
@@ -101,11 +110,11 @@ def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[Any, Any
     return traverse_util.flatten_dict(shapes)
 
 
-def _torch_leaf(path: tuple[str, ...], drawn: np.ndarray, flat: Any) -> np.ndarray:
+def _torch_leaf(path: tuple[str, ...], drawn: Array, flat: Any) -> Array:
     if path[-1] in ("scale", "var"):
-        return np.ones_like(drawn)
+        return np.ones(drawn.shape, drawn.dtype)
     if path[-1] == "mean" or (*path[:-1], "scale") in flat:
-        return np.zeros_like(drawn)
+        return np.zeros(drawn.shape, drawn.dtype)
     kernel = flat.get((*path[:-1], "kernel"))
     if path[-1] == "kernels":
         return drawn * np.float32(np.prod(drawn.shape[1:-1]) ** -0.5)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
+from zcpt_jax.skipping import weighted
 from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
@@ -91,6 +92,11 @@ class MobileNet(Space):
         """All operations in all layers; BatchNorm is affine, as in the networks."""
         return self._build(tuple(layer.ops for layer in LAYERS), num_classes)
 
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
+        """The supernet."""
+        del scales
+        return self.supernet(num_classes)
+
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype.
 
@@ -119,6 +125,12 @@ class MobileNet(Space):
         candidates: Candidates = getattr(module, "candidates", ())
         choice = any(len(ops) > 1 for ops in candidates)
         return _init.torch_init(module, key, image_shape, normal=choice)
+
+    def init_networks(
+        self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
+    ) -> Variables:
+        """PyTorch's default."""
+        return _init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """21 integers, joined by spaces, of fully decided masks."""
@@ -231,7 +243,7 @@ class Network(nn.Module):
 
     def _run(self, index: int, op: str, x: jax.Array, weight: Any) -> jax.Array:
         if op == "identity":
-            return weight * x
+            return weighted(weight, x)
         layer, size, expansion = LAYERS[index], int(op[1]), int(op[3])
         block = _ops.InvertedResidual(
             self._width(layer.channels),
@@ -241,4 +253,5 @@ class Network(nn.Module):
             cap=6,
             name=f"layer{index}_{op}",
         )
-        return weight * block(x, live=jnp.float32(weight != 0))
+        on = jnp.float32(weight != 0)
+        return weighted(weight, block(x, live=on, used=on))

@@ -126,6 +126,11 @@ class NasBench1Shot1(_init.TorchDefault):
         parents = tuple(tuple(range(k)) for k in range(1, self._nodes + 2))
         return self._build((OPS,) * self._nodes, parents, num_classes)
 
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
+        """The supernet."""
+        del scales
+        return self.supernet(num_classes)
+
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype, with the chosen operations and parents only.
 

@@ -7,10 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zcpt_jax.skipping import on_images, weighted, where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
-from zcpt_jax.types import InputError, Masks
+from zcpt_jax.types import AS_NETWORK, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
 """The operations at each choice node."""
@@ -34,17 +35,23 @@ class ConvNormReLU(nn.Module):
     size: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H, W, features]``."""
-        y = _ops.Conv(self.features, self.size, name="conv")(x)
-        return ReLU(name="relu")(_ops.batch_norm(name="norm")(y))
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H, W, features]``.
+
+        Args:
+          x: the input.
+          used: zero if it is not part of the network; None if it always is.
+        """
+        live = 1.0 if used is None else jnp.float32(used != 0)
+        y = _ops.Conv(self.features, self.size, name="conv")(x, used)
+        return ReLU(name="relu")(_ops.batch_norm(name="norm")(y), live)
 
 
 class Cell(nn.Module):
     """One cell.
 
-    Unlike in the other spaces nothing is blocked: an operation of weight zero runs,
-    and its ReLU counts, as in the published code.
+    Unlike in the other spaces nothing is blocked: in the supernet an operation of
+    weight zero runs, and its ReLU counts, as in the published code.
 
     Attributes:
       candidates: the operations at each choice node.
@@ -58,7 +65,11 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, ops: Sequence[Any], inputs: Sequence[Any]
+        self,
+        x: jax.Array,
+        ops: Sequence[Any],
+        inputs: Sequence[Any],
+        blocked: Any = 1.0,
     ) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[B, H, W, nodes * features]``.
 
@@ -67,50 +78,62 @@ class Cell(nn.Module):
           ops: for each choice node the weights of its candidates.
           inputs: for each choice node, and then the output, the weights of its
             parents.
+          blocked: 1 if what has weight zero runs, 0 if it does not exist.
         """
         nodes: list[jax.Array] = []
         for index, candidates in enumerate(self.candidates):
-            z = self._input(x, nodes, inputs[index])
+            z = self._input(x, nodes, inputs[index], blocked)
             results = [
-                weight * self._operation(op, z, index + 1)
+                weighted(weight, self._operation(op, z, index + 1, weight + blocked))
                 for op, weight in zip(candidates, ops[index], strict=True)
             ]
             nodes.append(sum(results[1:], results[0]))
-        return self._output(x, nodes, inputs[-1])
+        return self._output(x, nodes, inputs[-1], blocked)
 
-    def _input(self, x: jax.Array, nodes: list[jax.Array], weights: Any) -> jax.Array:
+    def _input(
+        self, x: jax.Array, nodes: list[jax.Array], weights: Any, blocked: Any
+    ) -> jax.Array:
         """What the choice node after ``nodes`` computes on."""
         number = len(nodes) + 1
-        terms = [
-            weight * (nodes[parent - 1] if parent else self._project(x, number))
-            for parent, weight in zip(self.parents[number - 1], weights, strict=True)
-        ]
+        terms = []
+        for parent, weight in zip(self.parents[number - 1], weights, strict=True):
+            if parent:
+                z = nodes[parent - 1]
+            else:
+                z = self._project(x, number, weight + blocked)
+            terms.append(weighted(weight, z))
         return sum(terms[1:], terms[0])
 
-    def _output(self, x: jax.Array, nodes: list[jax.Array], inputs: Any) -> jax.Array:
+    def _output(
+        self, x: jax.Array, nodes: list[jax.Array], inputs: Any, blocked: Any
+    ) -> jax.Array:
         weights = dict(zip(self.parents[-1], inputs, strict=True))
         joined = jnp.concatenate(
             [
-                weights[number] * node if number in weights else jnp.zeros_like(node)
+                weighted(weights[number], node)
+                if number in weights
+                else jnp.zeros_like(node)
                 for number, node in enumerate(nodes, start=1)
             ],
             axis=-1,
         )
         if 0 not in weights:
             return joined
-        return weights[0] * self._project(x, len(nodes) + 1) + joined
+        projected = self._project(x, len(nodes) + 1, weights[0] + blocked)
+        return weighted(weights[0], projected) + joined
 
-    def _project(self, x: jax.Array, target: int) -> jax.Array:
+    def _project(self, x: jax.Array, target: int, used: Any) -> jax.Array:
         """The cell's input as a choice node, or the output, reads it."""
         nodes = len(self.candidates)
         features = self.features if target <= nodes else nodes * self.features
-        return ConvNormReLU(features, 1, name=f"projection{target}")(x)
+        return ConvNormReLU(features, 1, name=f"projection{target}")(x, used)
 
-    def _operation(self, op: str, z: jax.Array, number: int) -> jax.Array:
+    def _operation(self, op: str, z: jax.Array, number: int, used: Any) -> jax.Array:
         name = f"node{number}_{SHORT[op]}"
         if op in _KERNEL_SIZE:
-            return ConvNormReLU(self.features, _KERNEL_SIZE[op], name=name)(z)
-        return _ops.batch_norm(affine=False, name=name)(_windows.max_pool(z, 3))
+            return ConvNormReLU(self.features, _KERNEL_SIZE[op], name=name)(z, used)
+        pooled = where_used(used, _windows.maximum_pool(3), z)
+        return _ops.batch_norm(affine=False, name=name)(pooled)
 
 
 class Network(nn.Module):
@@ -146,17 +169,18 @@ class Network(nn.Module):
           InputError: if the masks have other groups or shapes.
         """
         ops, inputs = self._weights(masks)
+        blocked = _ops.blocked(masks)
         x = ConvNormReLU(self.channels, 3, name="stem")(images)
         for stage in range(3):
             if stage:
                 # One pixel of padding, as published: 32 -> 17 -> 9.
-                x = _windows.max_pool(x, 2, 2)
+                x = on_images(_windows.maximum_pool(2, 2), x)
             features = self.channels * 2**stage
             for index in range(self.cells_per_stage):
                 (x,) = CutPoint()(x)
                 name = f"stage{stage}_cell{index}"
                 cell = Cell(self.candidates, self.parents, features, name=name)
-                x = cell(x, ops, inputs)
+                x = cell(x, ops, inputs, blocked)
         # Counts twice, wrapper included, as in the published code.
         x = ReLU(name="last_relu")(x, live=2.0)
         x = _ops.Conv(4 * self.channels, 1, name="last_conv")(x)
@@ -173,7 +197,7 @@ class Network(nn.Module):
         for group, parents in zip(self.groups, self.parents, strict=True):
             if group is not None:
                 shapes[group] = (len(parents),)
-        found = {group: jnp.shape(weights) for group, weights in masks.items()}
+        found = {g: jnp.shape(w) for g, w in masks.items() if g != AS_NETWORK}
         if found != shapes:
             raise InputError(
                 f"the masks must have the shapes {shapes}, got the shapes {found}"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import apart, where_used
+from zcpt_jax.skipping import apart, on_images, weighted, where_used
 from zcpt_jax.spaces import _init, _ops, _windows
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import (
@@ -64,6 +64,10 @@ class NasBench201(_init.TorchDefault):
     def whole(self, num_classes: int) -> nn.Module:
         """All operations on all edges, with the affine BatchNorm of the networks."""
         return self._build((OPS,) * len(EDGES), num_classes, affine=True)
+
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
+        """The supernet, or where scales matter :meth:`whole`."""
+        return self.whole(num_classes) if scales else self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype; BatchNorm is affine."""
@@ -155,24 +159,28 @@ class Cell(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: Sequence[Any]) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, weights: Sequence[Any], blocked: Any = 1.0
+    ) -> jax.Array:
         """Maps ``[B, H, W, C]`` to the same shape.
 
         Args:
           x: the cell's input, node 0.
           weights: for each edge the weights of its candidates, ``[O]``.
+          blocked: 1 if convolutions of weight zero count, 0 if they do not exist.
         """
         nodes = [x]
         inputs: dict[int, list[jax.Array]] = {1: [], 2: [], 3: []}
         for source in range(3):
             if source:
                 nodes.append(apart(_sum(inputs[source], x), weights))
-            for node, term in self._outgoing(source, nodes[source], weights):
+            outgoing = self._outgoing(source, nodes[source], weights, blocked)
+            for node, term in outgoing:
                 inputs[node].append(term)
         return apart(_sum(inputs[3], x), weights)
 
     def _outgoing(
-        self, source: int, z: jax.Array, weights: Sequence[Any]
+        self, source: int, z: jax.Array, weights: Sequence[Any], blocked: Any
     ) -> list[tuple[int, jax.Array]]:
         """Every weighted operation that reads node ``source``, with its target."""
         uses = [
@@ -184,12 +192,13 @@ class Cell(nn.Module):
         ]
         on = [w != 0 for _, op, w in uses if op in _KERNEL_SIZE]
         if on:
-            live = sum(1.0 + jnp.float32(w) for w in on)
-            dead = sum(1.0 - jnp.float32(w) for w in on)
+            used = sum(jnp.float32(w) for w in on)
+            dead = (len(on) - used) * blocked
+            live = 2 * used + dead
             activated = ReLU(name=f"relu_{source}")(z, live, dead)
         if any(op == "avg_pool_3x3" for _, op, _ in uses):
             used = sum(w for _, op, w in uses if op == "avg_pool_3x3")
-            pooled = where_used(used, _windows.avg_pool_3x3, z)
+            pooled = where_used(used, _windows.average_pool(), z)
         terms = []
         for node, op, weight in uses:
             if op == "skip_connect":
@@ -198,7 +207,7 @@ class Cell(nn.Module):
                 out = pooled
             else:
                 out = self._conv(op, activated, weight, f"{node}_{source}_{op}")
-            terms.append((node, weight * out))
+            terms.append((node, weighted(weight, out)))
         return terms
 
     def _conv(self, op: str, activated: jax.Array, weight: Any, name: str) -> jax.Array:
@@ -230,8 +239,12 @@ class Reduction(nn.Module):
         y = ReLU(name="relu_b")(y, live=2.0)
         y = _ops.Conv(features, 3, name="conv_b")(y)
         y = _ops.batch_norm(name="norm_b")(y)
-        shortcut = nn.avg_pool(x, (2, 2), strides=(2, 2))
+        shortcut = on_images(_halve, x)
         return _ops.Conv(features, 1, name="shortcut")(shortcut) + y
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 class Network(nn.Module):
@@ -268,6 +281,7 @@ class Network(nn.Module):
                 f"divisible by 4, got {images.shape[1]}x{images.shape[2]}"
             )
         weights = _ops.mask_weights(masks, GROUP, self.candidates, "E")
+        blocked = _ops.blocked(masks)
         x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = _ops.batch_norm(name="stem_norm")(x)
         for stage in range(3):
@@ -276,7 +290,7 @@ class Network(nn.Module):
                 cell = Cell(
                     self.candidates, self.affine, name=f"stage{stage}_cell{index}"
                 )
-                x = cell(x, weights)
+                x = cell(x, weights, blocked)
             if stage < 2:
                 x = Reduction(name=f"reduction{stage}")(x)
         x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))

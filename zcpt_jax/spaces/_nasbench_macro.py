@@ -7,6 +7,7 @@ code).
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
+from zcpt_jax.skipping import weighted
 from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase
@@ -60,6 +62,11 @@ class NasBenchMacro(_init.TorchDefault):
     def supernet(self, num_classes: int) -> nn.Module:
         """All operations in all layers; BatchNorm is affine, as in the networks."""
         return Network((OPS,) * LAYERS, self.channels, num_classes)
+
+    def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
+        """The supernet."""
+        del scales
+        return self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
         """The network of a genotype."""
@@ -137,9 +144,14 @@ class Downsample(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, features]``."""
-        y = _ops.Conv(self.features, 1, stride=2, name="conv")(x)
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, features]``.
+
+        Args:
+          x: the input.
+          used: zero if the result does not matter.
+        """
+        y = _ops.Conv(self.features, 1, stride=2, name="conv")(x, used)
         return _ops.batch_norm(name="norm")(y)
 
 
@@ -176,6 +188,7 @@ class Network(nn.Module):
                 f"be divisible by 8, got {images.shape[1]}x{images.shape[2]}"
             )
         weights = _ops.mask_weights(masks, GROUP, (OPS,) * LAYERS, "layers")
+        blocked = _ops.blocked(masks)
         x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
         x = ReLU(name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
         for layer, ops in enumerate(self.candidates):
@@ -184,21 +197,24 @@ class Network(nn.Module):
             for op in ops:
                 weight = weights[layer][OPS.index(op)]
                 on = jnp.float32(weight != 0)
-                terms.append(weight * self._run(layer, op, x, on))
+                out = self._run(layer, op, x, on, (1 - on) * blocked)
+                terms.append(weighted(weight, out))
             x = sum(terms[1:], terms[0])
         x = _ops.batch_norm(name="head_norm")(_ops.Conv(HEAD, 1, name="head_conv")(x))
         x = ReLU(name="head_relu")(x)
         pooled = GlobalAverage()(x)
         return _ops.Linear(self.num_classes, name="classifier")(pooled)
 
-    def _run(self, layer: int, op: str, x: jax.Array, on: jax.Array) -> jax.Array:
+    def _run(
+        self, layer: int, op: str, x: jax.Array, on: jax.Array, dead: Any
+    ) -> jax.Array:
         stage = STAGE_OF[layer]
         features = self.channels * 2 ** (stage + 1)
         first = layer == STAGE_OF.index(stage)
         name = f"layer{layer}_{op}"
         if op == "identity":
-            return Downsample(features, name=name)(x) if first else x
+            return Downsample(features, name=name)(x, on) if first else x
         expansion, size = _BLOCKS[op]
         stride = 2 if first else 1
         block = _ops.InvertedResidual(features, expansion, size, stride, name=name)
-        return block(x, live=on, dead=1 - on)
+        return block(x, live=on, dead=dead, used=on)

@@ -1,17 +1,19 @@
 """Building blocks of the spaces, initialised and padded as PyTorch does by default."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zcpt_jax.lowering import current
 from zcpt_jax.skipping import each_where_used, where_used
 from zcpt_jax.spaces._init import bias_init, kernel_init, stack_init
 from zcpt_jax.spaces._windows import DepthwiseConv
 from zcpt_jax.taps import ReLU
-from zcpt_jax.types import InputError, Masks
+from zcpt_jax.types import AS_NETWORK, InputError, Masks
 
 
 def mask_weights(
@@ -40,6 +42,14 @@ def mask_weights(
     return weights
 
 
+def blocked(masks: Masks | None) -> Any:
+    """1 if masks leave operations of weight zero in the network, 0 if not.
+
+    See :data:`zcpt_jax.types.AS_NETWORK`.
+    """
+    return 1.0 - (masks[AS_NETWORK] if masks and AS_NETWORK in masks else 0.0)
+
+
 class Conv(nn.Module):
     """A square convolution without bias, zero-padded by ``size // 2`` on each side.
 
@@ -63,19 +73,26 @@ class Conv(nn.Module):
         """
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape)
-        return where_used(used, self._convolve, x, kernel)
+        return where_used(used, _convolution(self.stride), x, kernel)
 
-    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if self.size == 1:
-            # The same as a matrix product, which XLA runs faster on CPU.
-            return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+
+@functools.cache
+def _convolution(stride: int) -> Callable[..., jax.Array]:
+    """Zero-padded so that, but for the stride, the size is kept."""
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        padding = kernel.shape[0] // 2
+        if padding == 0 and current().pointwise == "product":
+            return x[:, ::stride, ::stride] @ kernel[0, 0]
         return jax.lax.conv_general_dilated(
             x,
             kernel,
-            (self.stride, self.stride),
-            [(self.size // 2, self.size // 2)] * 2,
+            (stride, stride),
+            [(padding, padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+
+    return convolve
 
 
 class PointwiseStack(nn.Module):
@@ -98,11 +115,7 @@ class PointwiseStack(nn.Module):
         shape = (x.shape[0], 1, 1, x.shape[-1], self.features)
         kernels = self.param("kernels", stack_init, shape)
         # One by one: XLA's batched product takes twice as long on CPU.
-        return each_where_used(used, _pointwise, x, kernels)
-
-
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel[0, 0]
+        return each_where_used(used, _convolution(1), x, kernels)
 
 
 class FactorizedReduce(nn.Module):
@@ -149,23 +162,27 @@ class InvertedResidual(nn.Module):
     cap: float | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, live: Any = 1.0, dead: Any = 0.0, used: Any = None
+    ) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
 
         Args:
           x: the input.
           live: how often its ReLUs count.
           dead: how often they count as if all images were zero.
+          used: zero if the result does not matter, see :func:`where_used`.
         """
         y = x
         if self.expansion > 1:
-            y = Conv(self.expansion * x.shape[-1], 1, name="expand")(y)
+            y = Conv(self.expansion * x.shape[-1], 1, name="expand")(y, used)
             y = batch_norm(name="expand_norm")(y)
             y = ReLU(self.cap, name="expand_relu")(y, live, dead)
-        y = DepthwiseConv(self.size, self.stride, name="depthwise")(y)
+        y = DepthwiseConv(self.size, self.stride, name="depthwise")(y, used)
         y = batch_norm(name="depthwise_norm")(y)
         y = ReLU(self.cap, name="depthwise_relu")(y, live, dead)
-        y = batch_norm(name="project_norm")(Conv(self.features, 1, name="project")(y))
+        y = Conv(self.features, 1, name="project")(y, used)
+        y = batch_norm(name="project_norm")(y)
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
 

@@ -1,8 +1,7 @@
 """Sliding windows: depthwise convolutions and pooling, padded as PyTorch does."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -10,33 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax.skipping import each_where_used, skips
+from zcpt_jax.lowering import current
+from zcpt_jax.skipping import each_where_used, where_used
 from zcpt_jax.spaces._init import kernel_init, stack_init
-
-_use_shifts: bool | None = None  # None: on CPU only
-
-
-@contextlib.contextmanager
-def shifted(use: bool) -> Iterator[None]:
-    """Chooses how sliding windows are written in what is traced inside.
-
-    As shifted elementwise operations they run 5 to 100 times as fast as XLA's grouped
-    convolution and pooling on CPU, and compile more slowly, gradients above all.
-    By default that is done on CPU only.
-
-    Args:
-      use: whether to write depthwise convolutions and max pooling so.
-    """
-    global _use_shifts
-    before, _use_shifts = _use_shifts, use
-    try:
-        yield
-    finally:
-        _use_shifts = before
-
-
-def _shifted() -> bool:
-    return jax.default_backend() == "cpu" if _use_shifts is None else _use_shifts
 
 
 class DepthwiseConv(nn.Module):
@@ -53,13 +28,16 @@ class DepthwiseConv(nn.Module):
     dilation: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, C]``."""
+    def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, C]``.
+
+        Args:
+          x: the input.
+          used: zero if the result does not matter, see :func:`where_used`.
+        """
         shape = (self.size, self.size, 1, x.shape[-1])
         kernel = self.param("kernel", kernel_init, shape)
-        if _shifted():
-            return _shifted_depthwise(x, kernel[None], self.stride, self.dilation)[0]
-        return _grouped_depthwise(x, kernel, self.stride, self.dilation)
+        return where_used(used, _depthwise(self.stride, self.dilation), x, kernel)
 
 
 class DepthwiseStack(nn.Module):
@@ -89,18 +67,28 @@ class DepthwiseStack(nn.Module):
         """
         shape = (self.count, self.size, self.size, 1, x.shape[-1])
         kernels = self.param("kernels", stack_init, shape)
-        if _shifted() and skips():
-            return each_where_used(used, self._one, x, kernels)
-        if _shifted():
+        one = _depthwise(self.stride, self.dilation)
+        form = current()
+        if form.skip or form.together:
+            return each_where_used(used, one, x, kernels)
+        if form.depthwise == "shifted":
             return _shifted_depthwise(x, kernels, self.stride, self.dilation)
-        axes = (0 if x.ndim == 5 else None, 0)
-        run = functools.partial(
-            _grouped_depthwise, stride=self.stride, dilation=self.dilation
-        )
-        return jax.vmap(run, axes)(x, kernels)
+        # An input of its own for each: XLA rewrites kernels that share one to a dense
+        # convolution of as many times the work as there are channels.
+        x = x if x.ndim == 5 else jnp.broadcast_to(x, (self.count, *x.shape))
+        return jax.vmap(one)(x, kernels)
 
-    def _one(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _shifted_depthwise(x, kernel[None], self.stride, self.dilation)[0]
+
+@functools.cache
+def _depthwise(stride: int, dilation: int) -> Callable[..., jax.Array]:
+    """Maps ``[B, H, W, C]`` and a kernel ``[k, k, 1, C]`` to ``[B, H', W', C]``."""
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if current().depthwise == "grouped":
+            return _grouped_depthwise(x, kernel, stride, dilation)
+        return _shifted_depthwise(x, kernel[None], stride, dilation)[0]
+
+    return convolve
 
 
 # Gradients would keep what every tap sees: of a DARTS supernet, twice the memory and
@@ -137,13 +125,25 @@ def _grouped_depthwise(
 def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 average over the pixels that exist: padding is not counted."""
     # On CPU, columns after rows take an eighth of the time of both at once.
-    windows = ((3, 1), (1, 3)) if _shifted() else ((3, 3),)
+    windows = ((3, 1), (1, 3)) if current().pooling == "shifted" else ((3, 3),)
     total = x
     for window in windows:
         total = _window_sums(total, window, stride)
     rows, columns = (_pixels_in_window(size)[::stride] for size in x.shape[1:3])
     share = 1 / (rows[:, None] * columns[None, :])
     return total * share[None, :, :, None].astype(x.dtype)
+
+
+@functools.cache
+def average_pool(stride: int = 1) -> Callable[[jax.Array], jax.Array]:
+    """:func:`avg_pool_3x3` of a stride, the same object each time."""
+    return functools.partial(avg_pool_3x3, stride=stride)
+
+
+@functools.cache
+def maximum_pool(size: int, stride: int = 1) -> Callable[[jax.Array], jax.Array]:
+    """:func:`max_pool` of a size and stride, the same object each time."""
+    return functools.partial(max_pool, size=size, stride=stride)
 
 
 def _window_sums(x: jax.Array, window: tuple[int, int], stride: int) -> jax.Array:
@@ -170,7 +170,7 @@ def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
 
     Of equal pixels the first has the gradient, as in PyTorch.
     """
-    if not _shifted():
+    if current().pooling == "windows":
         return nn.max_pool(x, (size, size), (stride, stride), [(size // 2,) * 2] * 2)
     views = _windows(x, size, stride, size // 2, -jnp.inf)
     largest = next(views)
