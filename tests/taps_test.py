@@ -285,7 +285,7 @@ def test_a_cond_counts_the_relus_of_the_branch_that_runs():
     x = nn.Conv(5, (3, 3)).apply({"params": params["stem"]}, DATA.images)
     y = nn.Conv(5, (3, 3)).apply({"params": params["heavy"]}, nn.relu(x))
     for value, inputs in zip(found, [(x, y), (x,)], strict=True):
-        c = [np.reshape(z > 0, (6, -1)).astype(np.float64) for z in inputs]
+        c = [np.asarray(z > 0, np.float64).reshape(6, -1) for z in inputs]
         kernel = sum(one @ one.T + (1 - one) @ (1 - one).T for one in c)
         np.testing.assert_allclose(value, np.linalg.slogdet(kernel)[1], rtol=1e-5)
     swaps = [conditional("cond", "swap", mask) for mask in masks]
