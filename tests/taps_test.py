@@ -288,8 +288,15 @@ def test_a_cond_counts_the_relus_of_the_branch_that_runs():
         c = [np.asarray(z > 0, np.float64).reshape(6, -1) for z in inputs]
         kernel = sum(one @ one.T + (1 - one) @ (1 - one).T for one in c)
         np.testing.assert_allclose(value, np.linalg.slogdet(kernel)[1], rtol=1e-5)
-    swaps = [conditional("cond", "swap", mask) for mask in masks]
-    assert swaps[0] > swaps[1] > 0
+
+
+def test_swap_counts_no_patterns_of_the_branch_that_does_not_run():
+    params = initial(Conditional("cond"))["params"]
+    data = DATA._replace(images=DATA.images[:, :2, :2])
+    found = run("swap", Conditional("cond").apply, {"params": params}, data, -MASK)
+    x = nn.Conv(5, (3, 3)).apply({"params": params["stem"]}, data.images)
+    patterns = np.asarray(x > 0).reshape(6, -1)
+    assert found == np.unique(patterns, axis=1).shape[1]
 
 
 @pytest.mark.parametrize(
