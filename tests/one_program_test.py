@@ -139,7 +139,8 @@ def check_networks(name, names):
             lambda v, x, _, net=network, **rngs: net.apply(v, x, **rngs),
             forward_only=joined.forward_only,
         )
-        expected = alone(own, data, {}, np.zeros(1, int))
+        stacked = jax.tree.map(lambda leaf: leaf[None], data)
+        expected = alone(own, stacked, {}, np.zeros(1, int))
         for proxy, a, b in zip(names, found[0], expected[0], strict=True):
             rtol = {"zico": 1e-3, "zen": 1e-4, "ntk_cond": 1e-3, "jacob_cov": 1e-3}
             atol = 1e-6 * max(abs(b), 1e-3)

@@ -60,12 +60,14 @@ def layer_flops(
     shapes = _shapes(module, image_shape, *args)
     found: dict[taps.Path, int] = {}
 
+    kernels: dict[taps.Path, tuple[int, ...]] = {}
+
     def run(variables: Any, images: jax.Array) -> jax.Array:
-        kernels = taps.kernels(variables)
+        def note(path: taps.Path, kernel: jax.Array) -> None:
+            kernels[path] = kernel.shape
 
         def add(path: taps.Path, out: jax.Array) -> jax.Array:
-            kernel = kernels[path]
-            flops = out.size * (math.prod(kernel.shape) // kernel.shape[-1])
+            flops = out.size * math.prod(kernels[path][:-1])
             found[path] = found.get(path, 0) + flops
             return out
 
@@ -73,7 +75,13 @@ def layer_flops(
             return module.apply(v, x, *args, rngs={NOISE: jax.random.key(0)})
 
         return taps.forward(
-            apply, variables, images, None, norm="running", on_layer=add
+            apply,
+            variables,
+            images,
+            None,
+            norm="running",
+            on_layer=add,
+            on_kernel=note,
         )
 
     jax.eval_shape(run, shapes, _image(image_shape))

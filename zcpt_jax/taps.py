@@ -5,100 +5,39 @@ convolutions, BatchNorm in a mode of the proxy's choosing. :func:`forward` gives
 for any Flax (linen) network through ``nn.intercept_methods``, so that a proxy works on
 a user's own module as well as on the supernets of :mod:`zcpt_jax.spaces`.
 
-Modules inside lifted transforms (``nn.scan``, ``nn.remat``) cannot be tapped: JAX
-reports a leaked tracer.
+Modules may lie inside ``nn.scan``, ``nn.remat`` and ``nn.jit`` or their counterparts in
+JAX. Inside ``nn.vmap``, ``while`` or ``cond`` they cannot be tapped, which raises an
+:class:`zcpt_jax.types.InputError`, but for :func:`read_relus` inside a ``cond``. See
+:mod:`zcpt_jax.intercept`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.extend import core
 
+from zcpt_jax.intercept import _loops as loops
+from zcpt_jax.intercept import _maxima as maxima
+from zcpt_jax.intercept import _sites as sites
+from zcpt_jax.intercept._loops import Site, Tap, Values
+from zcpt_jax.intercept._markers import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.intercept._markers import DropPath as DropPath
+from zcpt_jax.intercept._sites import Path
 from zcpt_jax.skipping import on_images
 from zcpt_jax.types import ApplyFn, Array, InputError, Norm, Variables
 
-Path = tuple[str, ...]
 ReluTap = Callable[[jax.Array, Any, Any], None]
 CutTap = Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]]
 LayerTap = Callable[[Path, jax.Array], jax.Array]
+KernelTap = Callable[[Path, jax.Array], None]
+NormTap = Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]
 StateTap = Callable[[jax.Array], jax.Array]
 
-
-class ReLU(nn.Module):
-    """A ReLU that tells activation-pattern proxies how often it counts.
-
-    Supernets share one ReLU among many operations and block operations of weight
-    zero, so that one tensor stands for several ReLUs of the published code.
-
-    Attributes:
-      cap: where the output is cut off: 6 for a ReLU6, None for a ReLU.
-    """
-
-    cap: float | None = None
-
-    @nn.compact
-    def __call__(self, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> jax.Array:
-        """Applies the ReLU.
-
-        Args:
-          z: ``[B, ...]``, or a stack ``[E, B, ...]`` of E of them.
-          live: how many ReLUs see ``z``; a number or a scalar array, ``[E]`` for a
-            stack.
-          dead: how many ReLUs see a tensor of this shape that is all zeros.
-
-        Returns:
-          ``max(z, 0)``, at most ``cap``. ``live`` and ``dead`` do not enter it.
-        """
-        del live, dead
-        return nn.relu(z) if self.cap is None else jnp.minimum(nn.relu(z), self.cap)
-
-
-class CutPoint(nn.Module):
-    """Marks states through which the whole network passes, such as a cell's inputs.
-
-    The newest of them is the output of a block: of the stem, or of a cell. Proxies
-    whose values grow beyond float32 rescale the states; what follows has to be
-    homogeneous for that once BatchNorm is skipped: no bias before the last linear
-    layer, no ReLU6.
-
-    Attributes:
-      newest: which of the states was computed last.
-      homogeneous: whether states may be rescaled here.
-    """
-
-    newest: int = 0
-    homogeneous: bool = True
-
-    @nn.compact
-    def __call__(self, *states: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns the states unchanged, as a tuple."""
-        return states
-
-
-class DropPath(nn.Module):
-    """Marks the output of an operation, whose path training may drop.
-
-    Here it does nothing and costs nothing: regularisation is the training's, which
-    intercepts the call, drops whole images of the path and scales the others up.
-    """
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns ``x``, ``[B, H, W, C]``, unchanged."""
-        return x
-
-
-class GlobalAverage(nn.Module):
-    """The average over positions before the classifier; marks the last feature map."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, C]``."""
-        return x.mean(axis=(1, 2))
+# Makes jax.jit trace a network again for each combination of BatchNorm's mode and taps.
+_context = jax.make_user_context()
 
 
 def forward(
@@ -110,11 +49,16 @@ def forward(
     norm: Norm,
     on_relu: ReluTap | None = None,
     on_layer: LayerTap | None = None,
+    on_kernel: KernelTap | None = None,
+    on_norm: NormTap | None = None,
     on_cut: CutTap | None = None,
     on_block: StateTap | None = None,
     on_features: StateTap | None = None,
 ) -> jax.Array:
     """Runs a network with BatchNorm in a given mode and taps in place.
+
+    Loops that contain a tapped module are unrolled, so that callbacks see each
+    iteration by itself; loops without one are left as they are.
 
     Args:
       apply_fn: the network.
@@ -126,7 +70,13 @@ def forward(
       on_relu: called with ``(z, live, dead)`` of every :class:`ReLU`.
       on_layer: called with the path and the output of every layer (a module that owns
         a parameter named ``kernel``, or each slice of one that owns ``kernels``); what
-        it returns replaces the output.
+        it returns replaces the output. The path is that of :func:`kernels`; inside a
+        loop whose iterations have kernels of their own, the iteration's number follows
+        the module's path.
+      on_kernel: called before ``on_layer``, with the same path, and the layer's kernel.
+      on_norm: called with the input and the output of every ``nn.BatchNorm`` and the
+        axes along which it has statistics of their own; what it returns replaces the
+        output.
       on_cut: called with the states of every homogeneous :class:`CutPoint`; what it
         returns replaces them.
       on_block: called with the newest state of every :class:`CutPoint`; what it returns
@@ -136,7 +86,121 @@ def forward(
 
     Returns:
       The logits ``[B, classes]``.
+
+    Raises:
+      InputError: if a tapped module lies where it cannot be looked at, see the module's
+        docstring; if BatchNorm or layers are NNX modules inside a ``ToLinen``.
     """
+
+    def layer(site: Site, values: Values, iteration: tuple[int, ...]) -> Values:
+        out, kernel = values
+        path = sites.layer_path(site, kernel, iteration, variables)
+        if on_kernel is not None:
+            on_kernel(path, kernel[int(site.info[0])] if site.info else kernel)
+        return (out if on_layer is None else on_layer(path, out)), kernel
+
+    handles: dict[str, loops.Handle] = {}
+    if on_relu is not None:
+        handles["ReLU"] = lambda site, values, _: (on_relu(*values), values)[1]
+    if on_layer is not None:
+        handles["layer"] = layer
+    elif on_kernel is not None:
+        handles["kernel"] = layer
+    if on_norm is not None:
+        handles["BatchNorm"] = lambda site, v, _: (v[0], on_norm(v[0], v[1], site.info))
+    if on_cut is not None:
+        handles["CutPoint"] = lambda site, values, _: on_cut(tuple(values))
+    if on_block is not None:
+        handles["block"] = lambda site, values, _: (on_block(values[0]),)
+    if on_features is not None:
+        handles["feature map"] = lambda site, values, _: (on_features(values[0]),)
+
+    def run(tap: Tap) -> jax.Array:
+        return _run(apply_fn, variables, images, masks, norm, frozenset(handles), tap)
+
+    return loops.see(run, lambda site, *rest: handles[site.kind](site, *rest))
+
+
+def read_relus(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+    *,
+    norm: Norm,
+    read: Callable[[jax.Array, Any, Any], Any],
+) -> list[Any]:
+    """Applies a function to the input of every ReLU of a network.
+
+    If the network has :class:`ReLU` modules, these count; otherwise every ``max(z, 0)``
+    of floating-point numbers, as ``nn.relu``, ``nn.relu6`` and ``jnp.maximum(z, 0)``
+    compute it. The maximum that keeps a variance from being negative (``E[x^2] -
+    E[x]^2``, as in the normalisation layers of Flax) does not count. Activations
+    without such a maximum (GELU, SiLU, leaky ReLU) do not count either.
+
+    Loops stay loops: ``read`` is applied in each iteration and what it returns is
+    stacked.
+
+    Args:
+      apply_fn: the network.
+      variables: its variables.
+      images: ``[B, H, W, C]``.
+      masks: operation weights, passed through.
+      norm: how BatchNorm acts.
+      read: called with ``(z, live, dead)``, as :class:`ReLU` explains them; returns a
+        pytree of arrays and keeps nothing.
+
+    Returns:
+      What ``read`` returned, in order of execution, for each iteration of a loop by
+      itself, and zeros for ReLUs in a branch of a ``cond`` that is not taken. Empty if
+      there is no ReLU.
+
+    Raises:
+      InputError: if a ReLU lies in a ``while`` loop or in ``nn.vmap``, or the first
+        axis of its input is not that of the images.
+    """
+
+    def run(tap: Tap, kinds: frozenset[str] = frozenset(("ReLU",))) -> jax.Array:
+        return _run(apply_fn, variables, images, masks, norm, kinds, tap)
+
+    def read_maximum(z: jax.Array) -> Any:
+        if jnp.ndim(z) == 0 or z.shape[0] != images.shape[0]:
+            raise InputError(
+                f"the network takes max(z, 0) of an array {list(jnp.shape(z))}, whose "
+                f"first axis is not that of the {images.shape[0]} images, so that it "
+                "cannot be counted; mark the ReLUs that count with zcpt_jax.taps.ReLU"
+            )
+        return read(z, 1.0, 0.0)
+
+    found = loops.collect(run, read)
+    if found:
+        return found
+    return maxima.read(lambda: run(loops.no_tap, frozenset()), read_maximum)
+
+
+def relu_inputs(fn: Callable[..., Any], *args: Any) -> list[jax.Array]:
+    """The inputs of every ``max(z, 0)`` in a traced function.
+
+    Args:
+      fn: any traceable function.
+      *args: its arguments.
+
+    Returns:
+      The tensors ``z`` that :func:`read_relus` counts, in order of execution.
+    """
+    return maxima.read(lambda: fn(*args), lambda z: z)
+
+
+def _run(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+    norm: Norm,
+    kinds: frozenset[str],
+    tap: Tap,
+) -> jax.Array:
+    """Runs a network with ``tap`` at every site whose kind is among ``kinds``."""
 
     def intercept(
         next_fun: Callable[..., Any],
@@ -145,45 +209,30 @@ def forward(
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
+        sites.refuse_nnx(module, kinds)
         if context.method_name != "__call__":
             return next_fun(*args, **kwargs)
         if isinstance(module, nn.BatchNorm):
-            return _batch_norm(module, args[0] if args else kwargs["x"], norm)
-        if on_features is not None and isinstance(module, GlobalAverage):
-            return next_fun(on_features(args[0]))
-        if on_relu is not None and isinstance(module, ReLU):
-            _read_relu(on_relu, *args, **kwargs)
+            x = args[0] if args else kwargs["x"]
+            out = _batch_norm(module, x, norm)
+            if "BatchNorm" in kinds:
+                axes = tuple(sorted(feature_axes(module, x.ndim)))
+                _, out = tap(Site("BatchNorm", module.path, axes), x, out)
+            return out
+        if "feature map" in kinds and isinstance(module, GlobalAverage):
+            return next_fun(*tap(Site("feature map", module.path), *args))
+        if "ReLU" in kinds and isinstance(module, ReLU):
+            return next_fun(*sites.tap_relu(tap, module.path, *args, **kwargs))
         out = next_fun(*args, **kwargs)
         if isinstance(module, CutPoint):
-            return _cut(module, out, on_cut, on_block)
-        if on_layer is not None and module.has_variable("params", "kernel"):
-            out = on_layer(module.path, out)
-        if on_layer is not None and module.has_variable("params", "kernels"):
-            slices = [on_layer((*module.path, str(i)), o) for i, o in enumerate(out)]
-            out = jnp.stack(slices)
-        return out
+            return sites.tap_cut(tap, kinds, module, out)
+        kind = next((k for k in ("layer", "kernel") if k in kinds), None)
+        return out if kind is None else sites.tap_layer(tap, kind, module, out)
 
-    with nn.intercept_methods(intercept):
+    # Marks are another trace than taps that call back.
+    key = norm, kinds, tap is loops.mark
+    with _context(key), nn.intercept_methods(intercept):
         return apply_fn(variables, images, masks)
-
-
-def _cut(
-    point: CutPoint,
-    states: tuple[jax.Array, ...],
-    on_cut: CutTap | None,
-    on_block: StateTap | None,
-) -> tuple[jax.Array, ...]:
-    if on_cut is not None and point.homogeneous:
-        states = on_cut(states)
-    if on_block is not None:
-        kept = list(states)
-        kept[point.newest] = on_block(kept[point.newest])
-        states = tuple(kept)
-    return states
-
-
-def _read_relu(tap: ReluTap, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> None:
-    tap(z, live, dead)
 
 
 def feature_axes(module: nn.BatchNorm, ndim: int) -> set[int]:
@@ -267,66 +316,38 @@ def with_kernels(variables: Variables, new: Mapping[Path, jax.Array]) -> dict[st
     return {**variables, "params": traverse_util.unflatten_dict(flat)}
 
 
-def relu_inputs(fn: Callable[..., Any], *args: Any) -> list[jax.Array]:
-    """The inputs of every ``max(z, 0)`` in a traced function.
-
-    For networks written with ``nn.relu``, ``nn.relu6`` or ``jnp.maximum(z, 0)``
-    instead of :class:`ReLU`.
+def by_layer(
+    values: Mapping[Path, jax.Array],
+    layers: Collection[Path],
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+) -> Mapping[Path, jax.Array]:
+    """Splits kernels of layers that run in a loop into one for each iteration.
 
     Args:
-      fn: any traceable function.
-      *args: its arguments.
+      values: kernels by their paths as in :func:`kernels`, or other values of the same
+        shapes, such as gradients.
+      layers: the paths that ``on_layer`` or ``on_kernel`` was called with.
+      apply_fn: the network; it is run only if some of the layers are in a loop.
+      variables: its variables.
+      images: ``[B, H, W, C]``, whose values do not matter.
+      masks: operation weights, passed through.
 
     Returns:
-      The tensors ``z`` in order of execution.
+      ``values`` by the paths of the layers; linear in ``values``. Without loops they
+      are ``values`` themselves.
     """
-    closed = jax.make_jaxpr(fn)(*args)
-    found: list[jax.Array] = []
-    _interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), found)
+    if set(layers) <= set(values):
+        return values
+    found: dict[Path, jax.Array] = {}
+    forward(
+        apply_fn,
+        with_kernels(variables, values),
+        images,
+        masks,
+        norm="identity",
+        on_kernel=lambda path, kernel: found.update({path: kernel}),
+    )
     return found
-
-
-def _interpret(
-    jaxpr: core.Jaxpr, consts: Any, args: Any, found: list[jax.Array]
-) -> list[Any]:
-    env: dict[core.Var, Any] = {}
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else env[atom]
-
-    env.update(zip(jaxpr.constvars, consts, strict=True))
-    env.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
-        values = [read(atom) for atom in eqn.invars]
-        inner = _inner_jaxpr(eqn)
-        if inner is not None:
-            outs = _interpret(inner[0], inner[1], values, found)
-        else:
-            found.extend(_relu_input(eqn, values))
-            outs = eqn.primitive.bind(*values, **eqn.params)
-            outs = outs if eqn.primitive.multiple_results else [outs]
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _inner_jaxpr(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Any] | None:
-    """The body of a call that runs once: jit, custom derivatives, checkpoint."""
-    if eqn.primitive.name in ("scan", "while", "cond"):
-        return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        body = eqn.params.get(key)
-        if isinstance(body, core.ClosedJaxpr):
-            return body.jaxpr, body.consts
-        if isinstance(body, core.Jaxpr):
-            return body, ()
-    return None
-
-
-def _relu_input(eqn: core.JaxprEqn, values: list[Any]) -> list[Any]:
-    if eqn.primitive.name != "max":
-        return []
-    zero = [
-        isinstance(atom, core.Literal) and jnp.ndim(atom.val) == 0 and atom.val == 0
-        for atom in eqn.invars
-    ]
-    return [values[1 - zero.index(True)]] if any(zero) else []

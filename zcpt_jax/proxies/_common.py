@@ -25,6 +25,7 @@ def loss_of_kernels(
     batch: Batch,
     masks: Any,
     norm: Norm = "batch",
+    on_kernel: taps.KernelTap | None = None,
 ) -> Any:
     """The loss of one batch as a function of the kernels alone."""
 
@@ -35,6 +36,7 @@ def loss_of_kernels(
             batch.images,
             masks,
             norm=norm,
+            on_kernel=on_kernel,
         )
         return cross_entropy(logits, batch.labels)
 
@@ -48,6 +50,26 @@ def kernel_gradients(
     kernels = taps.kernels(variables)
     loss = loss_of_kernels(apply_fn, variables, batch, masks)
     return kernels, jax.grad(loss)(kernels)
+
+
+def layer_gradients(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> Kernels:
+    """dL/dW of each layer, with BatchNorm on the statistics of the batch.
+
+    Layers in a loop (``nn.scan``) have one for each iteration, as if the loop was
+    written out.
+    """
+    layers: list[taps.Path] = []
+    loss = loss_of_kernels(
+        apply_fn,
+        variables,
+        batch,
+        masks,
+        on_kernel=lambda path, kernel: layers.append(path),
+    )
+    grads = jax.grad(loss)(taps.kernels(variables))
+    return taps.by_layer(grads, layers, apply_fn, variables, batch.images, masks)
 
 
 def image_correlations(

@@ -1,5 +1,6 @@
 """Fisher: how much the loss depends on each channel."""
 
+import math
 from typing import Any
 
 import jax
@@ -28,16 +29,25 @@ def fisher(
     Returns:
       A scalar, non-negative.
     """
-    kernels = taps.kernels(variables)
+    kernels: dict[taps.Path, tuple[int, ...]] = {}
     layers: list[tuple[taps.Path, tuple[int, ...]]] = []
 
     def look(path: taps.Path, out: jax.Array) -> jax.Array:
         layers.append((path, out.shape))
         return out
 
+    def note(path: taps.Path, kernel: jax.Array) -> None:
+        kernels[path] = kernel.shape
+
     def run(on_layer: taps.LayerTap) -> jax.Array:
         return taps.forward(
-            apply_fn, variables, batch.images, masks, norm="batch", on_layer=on_layer
+            apply_fn,
+            variables,
+            batch.images,
+            masks,
+            norm="batch",
+            on_layer=on_layer,
+            on_kernel=note,
         )
 
     jax.eval_shape(lambda: run(look))
@@ -57,7 +67,7 @@ def fisher(
     total = []
     for (path, shape), a, d in zip(layers, outputs, grads, strict=True):
         by_channel = (a * d).sum(axis=tuple(range(1, len(shape) - 1)))
-        weights = kernels[path].size / kernels[path].shape[-1]
+        weights = math.prod(kernels[path][:-1])
         total.append(0.5 * jnp.square(by_channel).mean(axis=0).sum() * weights)
     return jnp.stack(total).sum()
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.proxies._common import kernel_gradients
+from zcpt_jax.proxies._common import layer_gradients
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
 
@@ -25,8 +25,8 @@ def grad_norm(
     Returns:
       A scalar.
     """
-    kernels, grads = kernel_gradients(apply_fn, variables, batch, masks)
-    return jnp.stack([jnp.linalg.norm(grads[path]) for path in kernels]).sum()
+    grads = layer_gradients(apply_fn, variables, batch, masks)
+    return jnp.stack([jnp.linalg.norm(grad) for grad in grads.values()]).sum()
 
 
 GRAD_NORM = Proxy(

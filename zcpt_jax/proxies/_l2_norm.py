@@ -30,7 +30,9 @@ def l2_norm(
       A scalar, non-negative.
     """
     reached = reach(apply_fn, variables, batch, masks)
-    kernels = taps.kernels(variables)
+    kernels = taps.by_layer(
+        taps.kernels(variables), reached, apply_fn, variables, batch.images, masks
+    )
     norms = [jnp.linalg.norm(kernels[path]) * reached[path] for path in kernels]
     return jnp.stack(norms).sum()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from zcpt_jax import taps
 from zcpt_jax.lowering import current
-from zcpt_jax.types import ApplyFn, Array, Batch, InputError, Norm, Proxy, Variables
+from zcpt_jax.types import ApplyFn, Batch, InputError, Norm, Proxy, Variables
 
 
 def nwot(
@@ -29,7 +29,8 @@ def nwot(
 
     Args:
       apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules are counted as
-        they ask to be; if it has none, every ``max(z, 0)`` counts once.
+        they ask to be; if it has none, every ``max(z, 0)`` counts once, but for those
+        of normalisation layers (:func:`zcpt_jax.taps.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -39,30 +40,24 @@ def nwot(
       A scalar, ``-inf`` where two images have the same patterns everywhere.
 
     Raises:
-      ValueError: if the network has no ReLU.
+      InputError: if the network has no ReLU, or one where it cannot be looked at.
     """
-    kernel_sum: list[jax.Array] = []
 
-    def add(z: jax.Array, live: Any, dead: Any) -> None:
+    def count(z: jax.Array, live: Any, dead: Any) -> jax.Array:
         if jnp.ndim(live):  # a stack of ReLUs
             kernels = jax.vmap(pattern_kernel)(z)
-            kernel_sum.append(jnp.tensordot(live, kernels, axes=1))
-        else:
-            kernel_sum.append(live * pattern_kernel(z) + dead * (z.size / z.shape[0]))
+            return jnp.tensordot(live, kernels, axes=1)
+        return live * pattern_kernel(z) + dead * (z.size / z.shape[0])
 
-    def run(variables: Variables, images: Array, masks: Any) -> jax.Array:
-        return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)
-
-    run(variables, batch.images, masks)
-    if not kernel_sum:
-        for z in taps.relu_inputs(run, variables, batch.images, masks):
-            add(z, 1.0, 0.0)
-    if not kernel_sum:
+    kernels = taps.read_relus(
+        apply_fn, variables, batch.images, masks, norm=norm, read=count
+    )
+    if not kernels:
         raise InputError(
             "nwot found no ReLU in the network; it counts zcpt_jax.taps.ReLU modules, "
             "and max(z, 0) as nn.relu computes it"
         )
-    return jnp.linalg.slogdet(sum(kernel_sum))[1]
+    return jnp.linalg.slogdet(sum(kernels))[1]
 
 
 def pattern_kernel(z: jax.Array) -> jax.Array:

@@ -56,7 +56,8 @@ def linear_regions(
     Args:
       apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
-        counts.
+        counts, but for those of normalisation layers
+        (:func:`zcpt_jax.taps.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -65,7 +66,8 @@ def linear_regions(
       A scalar, a whole number.
 
     Raises:
-      InputError: if the network has no ReLU or takes no images as small as 8x8.
+      InputError: if the network has no ReLU, one where it cannot be looked at, or takes
+        no images as small as 8x8.
     """
     crops = _gray_crops(apply_fn, variables, batch, masks)
     patterns = _patterns(
@@ -95,7 +97,8 @@ def swap(
     Args:
       apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
-        counts.
+        counts, but for those of normalisation layers
+        (:func:`zcpt_jax.taps.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -104,7 +107,7 @@ def swap(
       A scalar, a whole number.
 
     Raises:
-      InputError: if the network has no ReLU.
+      InputError: if the network has no ReLU, or one where it cannot be looked at.
     """
     patterns = _patterns("swap", apply_fn, variables, batch.images, masks, norm="batch")
     factors = _random_factors(np.random.default_rng(0), batch.images.shape[0])
@@ -138,23 +141,16 @@ def _patterns(
     needed if and only if more of what counts is live than dead; elsewhere nothing or
     everything of a ReLU is dead.
     """
-    found: list[Pattern] = []
 
-    def add(z: jax.Array, live: Any, dead: Any) -> None:
+    def pattern(z: jax.Array, live: Any, dead: Any) -> Pattern:
         counts = jnp.asarray(live) > jnp.asarray(dead)
         if counts.ndim:  # a stack of ReLUs
             z = jnp.moveaxis(z, 0, 1)
             counts = jnp.repeat(counts, z[0, 0].size)
         active = (z > 0).reshape(z.shape[0], -1)
-        found.append(Pattern(active, jnp.broadcast_to(counts, active.shape[1:])))
+        return Pattern(active, jnp.broadcast_to(counts, active.shape[1:]))
 
-    def run(variables: Variables, images: Array, masks: Any) -> jax.Array:
-        return taps.forward(apply_fn, variables, images, masks, norm=norm, on_relu=add)
-
-    run(variables, images, masks)
-    if not found:
-        for z in taps.relu_inputs(run, variables, images, masks):
-            add(z, 1.0, 0.0)
+    found = taps.read_relus(apply_fn, variables, images, masks, norm=norm, read=pattern)
     if not found:
         raise InputError(
             f"{name} found no ReLU in the network; it counts zcpt_jax.taps.ReLU "

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zcpt_jax import taps
-from zcpt_jax.types import ApplyFn, Batch, Variables
+from zcpt_jax.types import ApplyFn, Batch, InputError, Variables
 
 
 def reach(
@@ -26,7 +26,11 @@ def reach(
       masks: operation weights.
 
     Returns:
-      path of the layer, as in :func:`zcpt_jax.taps.kernels`, to a boolean scalar.
+      path of the layer, as ``on_layer`` of :func:`zcpt_jax.taps.forward` has it, to a
+      boolean scalar.
+
+    Raises:
+      InputError: if the network has kernels but no Flax module that calls on them.
     """
     positive = jax.tree.map(lambda leaf: jnp.abs(leaf) + 1, variables)
     images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
@@ -48,6 +52,11 @@ def reach(
         return out
 
     jax.eval_shape(lambda: run(look))
+    if not calls:
+        raise InputError(
+            "no layer of the network can be looked at: layers are Flax (linen) modules "
+            "with a parameter named 'kernel', run by their __call__"
+        )
 
     def total(gains: list[jax.Array]) -> jax.Array:
         left = iter(gains)
@@ -60,9 +69,10 @@ def reach(
 
     # A gain for each value, not one for all: a normalisation would undo that.
     flows = jax.grad(total)([jnp.ones(shape) for _, shape in calls])
-    reached = dict.fromkeys(taps.kernels(variables), jnp.zeros((), bool))
+    unreached = jnp.zeros((), bool)
+    reached = dict.fromkeys(taps.kernels(variables), unreached)
     for (path, _), flow in zip(calls, flows, strict=True):
-        reached[path] |= (flow != 0).any()
+        reached[path] = reached.get(path, unreached) | (flow != 0).any()
     return reached
 
 

@@ -30,7 +30,9 @@ def params(
       A float32 scalar, exact up to 2^24.
     """
     reached = reach(apply_fn, variables, batch, masks)
-    kernels = taps.kernels(variables)
+    kernels = taps.by_layer(
+        taps.kernels(variables), reached, apply_fn, variables, batch.images, masks
+    )
     return jnp.stack(
         [reached[path] * float(kernels[path].size) for path in kernels]
     ).sum()
@@ -53,17 +55,26 @@ def flops(
     Returns:
       A float32 scalar, exact up to 2^24.
     """
-    kernels = taps.kernels(variables)
+    kernels: dict[taps.Path, tuple[int, ...]] = {}
     counts: list[tuple[taps.Path, int]] = []
 
+    def note(path: taps.Path, kernel: jax.Array) -> None:
+        kernels[path] = kernel.shape
+
     def count(path: taps.Path, out: jax.Array) -> jax.Array:
-        kernel = kernels[path].shape
+        kernel = kernels[path]
         counts.append((path, math.prod(out.shape[1:]) * math.prod(kernel[:-1])))
         return out
 
     def run(images: jax.Array) -> jax.Array:
         return taps.forward(
-            apply_fn, variables, images, masks, norm="identity", on_layer=count
+            apply_fn,
+            variables,
+            images,
+            masks,
+            norm="identity",
+            on_layer=count,
+            on_kernel=note,
         )
 
     shape = (1, *batch.images.shape[1:])

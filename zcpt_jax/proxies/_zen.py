@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import taps
+from zcpt_jax.proxies._common import Kernels
 from zcpt_jax.proxies._inputs import noise_images
 from zcpt_jax.types import ApplyFn, Array, Batch, Proxy, Variables
 
@@ -45,16 +45,17 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
     """
     noise = noise_images(batch, 2 * _IMAGES)
     images, moved = noise[:_IMAGES], noise[:_IMAGES] + _STEP * noise[_IMAGES:]
-    variables = _at_unit_scale(variables)
+    layers: list[taps.Path] = []
 
     def run(images: Array, gains: Any = None) -> tuple[jax.Array, list[jax.Array]]:
-        return _features_and_scales(apply_fn, variables, images, masks, gains)
+        return _features_and_scales(apply_fn, variables, images, masks, gains, layers)
 
     def energy(gains: Any) -> tuple[jax.Array, Any]:
         features, scales = run(images, gains)
         return jnp.square(features).sum(), (features, scales)
 
     shapes = jax.eval_shape(run, images)[1]
+    variables = _at_unit_scale(layers, apply_fn, variables, images, masks)
     gains = [np.ones(scale.shape, np.float32) for scale in shapes]
     flow, (features, scales) = jax.grad(energy, has_aux=True)(gains)
     distance = jnp.abs(run(moved)[0] - features).sum() / _IMAGES
@@ -65,17 +66,34 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
     return sum(counted, jnp.log(distance))
 
 
-def _at_unit_scale(variables: Variables) -> Variables:
-    kernels = taps.kernels(variables)
+def _at_unit_scale(
+    layers: list[taps.Path],
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+) -> Variables:
+    """Variables with each layer's kernel divided by its root mean square."""
+
+    def split(kernels: Kernels) -> Kernels:
+        return taps.by_layer(kernels, layers, apply_fn, variables, images, masks)
+
+    # The transpose of the split joins the kernels of a loop's iterations.
+    kernels, join = jax.vjp(split, taps.kernels(variables))
     scaled = {}
     for path, kernel in kernels.items():
         size = jnp.sqrt(jnp.square(kernel).mean())
         scaled[path] = kernel / jnp.where(size > 0, size, 1)
-    return taps.with_kernels(variables, scaled)
+    return taps.with_kernels(variables, join(scaled)[0])
 
 
 def _features_and_scales(
-    apply_fn: ApplyFn, variables: Variables, images: Array, masks: Any, gains: Any
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Array,
+    masks: Any,
+    gains: Any,
+    layers: list[taps.Path],
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The features, and of each BatchNorm the logarithm of what it divides by.
 
@@ -85,6 +103,7 @@ def _features_and_scales(
       images: ``[B, H, W, C]``.
       masks: operation weights.
       gains: what the output of each BatchNorm is multiplied by, None for nothing.
+      layers: to which the paths of the layers are added.
 
     Returns:
       The features and a list, in order of execution, of scalars, ``[E]`` for a
@@ -97,13 +116,7 @@ def _features_and_scales(
         features.append(x)
         return x
 
-    def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = next_fun(*args, **kwargs)
-        module = context.module
-        if context.method_name != "__call__" or not isinstance(module, nn.BatchNorm):
-            return out
-        x = args[0] if args else kwargs["x"]
-        apart = taps.feature_axes(module, x.ndim)
+    def measure(x: jax.Array, out: jax.Array, apart: tuple[int, ...]) -> jax.Array:
         variance = x.var(axis=[a for a in range(x.ndim) if a not in apart])
         scales.append(jnp.log(variance.mean(axis=-1)) / 2)
         if gains is None:
@@ -111,10 +124,16 @@ def _features_and_scales(
         gain = gains[len(scales) - 1]
         return out * gain.reshape(gain.shape + (1,) * (x.ndim - gain.ndim))
 
-    with nn.intercept_methods(intercept):
-        logits = taps.forward(
-            apply_fn, variables, images, masks, norm="batch", on_features=keep
-        )
+    logits = taps.forward(
+        apply_fn,
+        variables,
+        images,
+        masks,
+        norm="batch",
+        on_kernel=lambda path, kernel: layers.append(path),
+        on_norm=measure,
+        on_features=keep,
+    )
     return (features or [logits])[-1], scales
 
 

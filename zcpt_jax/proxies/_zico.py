@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.proxies._common import kernel_gradients
+from zcpt_jax.proxies._common import layer_gradients
 from zcpt_jax.types import ApplyFn, Batch, InputError, Proxy, Variables
 
 
@@ -43,10 +43,10 @@ def zico(
         batch._replace(images=batch.images[half], labels=batch.labels[half])
         for half in (slice(size // 2), slice(size // 2, size))
     ]
-    (kernels, first), (_, second) = (
-        kernel_gradients(apply_fn, variables, half, masks) for half in halves
+    first, second = (
+        layer_gradients(apply_fn, variables, half, masks) for half in halves
     )
-    return jnp.stack([_agreement(first[path], second[path]) for path in kernels]).sum()
+    return jnp.stack([_agreement(first[path], second[path]) for path in first]).sum()
 
 
 def _agreement(a: jax.Array, b: jax.Array) -> jax.Array:
