@@ -17,6 +17,7 @@ import dataclasses  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_study  # noqa: E402
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
     config = _config(space, dataset, accuracies.column, len(table.rows))
     results = (TABLE, RESULTS, FIGURE)
     _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
+    print(runs_on(mesh), flush=True)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
 
     def evaluator(seed: int, proxy: Proxy, variables: Variables | None) -> Evaluator:

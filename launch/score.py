@@ -20,6 +20,7 @@ from absl import app, flags  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from launch import _command, _devices, _flags  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.correlation import kendall, spearman  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
@@ -92,6 +93,7 @@ def main(argv: list[str]) -> None:
     folder = Path(_devices.output_folder(output))
     config = _config(space, dataset, proxies)
     _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
+    print(runs_on(mesh), flush=True)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
     _score(space, proxies, dataset, networks, file, mesh)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])

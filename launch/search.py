@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import GENOTYPE, load_genotype  # noqa: E402
@@ -124,6 +125,7 @@ def main(argv: list[str]) -> None:
         overwrite=_OVERWRITE.value,
         repair=_REPAIR.value,
     )
+    print(runs_on(mesh), flush=True)
     earlier = run.read_json(TIMINGS, _REPAIR.value) or {}
     finished = (run.path / GENOTYPE).exists() and not _REPAIR.value
     if finished:

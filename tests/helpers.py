@@ -171,8 +171,11 @@ def on_cpu(devices):
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
 
 
-def run_in_two_processes(command, **options):
-    """Runs a command in two processes of four devices; what each of them printed."""
+def run_in_two_processes(command, code=0, **options):
+    """Runs a command in two processes of four devices; what each of them printed.
+
+    Both must exit with ``code``.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -189,5 +192,5 @@ def run_in_two_processes(command, **options):
         for number in range(2)
     ]
     printed = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], printed
+    assert [process.returncode for process in started] == [code, code], printed
     return printed
