@@ -11,10 +11,17 @@ import pytest
 
 from launch import _accelerators, _devices, search
 from tests import helpers
+from zcpt_jax.scoring import Scorer
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "--space_options=channels=4,cells_per_stage=1",
+    "--num_proposals=1",
+    "--num_validation_batches=1",
+    "--batch_size=8",
+)
 JAX_LOGGER = logging.getLogger("jax._src.xla_bridge")
 
 
@@ -51,14 +58,7 @@ def test_the_first_line_names_the_devices(devices, expected):
 
 def test_a_command_prints_first_where_it_runs(tmp_path, capsys):
     message, out = helpers.run_command(
-        capsys,
-        search,
-        "--space_options=channels=4,cells_per_stage=1",
-        "--num_proposals=1",
-        "--num_validation_batches=1",
-        "--batch_size=8",
-        "--devices=1",
-        f"--output_dir={tmp_path}",
+        capsys, search, *SMALL, "--devices=1", f"--output_dir={tmp_path}"
     )
     assert message is None
     assert out.splitlines()[0] == _accelerators.runs_on(make_mesh(1))
@@ -213,3 +213,108 @@ def test_processes_that_see_different_devices_all_end(tmp_path, case, expected):
     for (_, stderr), message in zip(printed, expected, strict=True):
         assert message in stderr and "Traceback" not in stderr, stderr
         assert stderr.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access",
+        "UNAVAILABLE: Socket closed",
+    ],
+)
+def test_a_search_goes_on_after_its_device_was_lost(
+    tmp_path, capsys, monkeypatch, said
+):
+    run, calls = Scorer._run, []
+
+    def lose(self, *args):
+        calls.append(args)
+        if len(calls) > 20:
+            raise jax.errors.JaxRuntimeError(f"{said}\nand more")
+        return run(self, *args)
+
+    arguments = (*SMALL, "--devices=1", f"--output_dir={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "_run", lose)
+        message, _ = helpers.run_command(capsys, search, *arguments)
+    assert message.startswith("error: the device failed") and f": {said}. " in message
+    assert "is kept; run the same command again" in message and "\n" not in message
+    kept = (tmp_path / "decisions.jsonl").read_text()
+    assert kept
+    message, out = helpers.run_command(capsys, search, *arguments)
+    assert message is None and "found" in out
+    assert (tmp_path / "decisions.jsonl").read_text().startswith(kept)
+
+
+def test_a_full_memory_is_told_apart_from_a_lost_device(capsys):
+    class Command:
+        @staticmethod
+        def main(argv):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB asked for")
+
+    message, _ = helpers.run_command(capsys, Command)
+    assert message.startswith("error: the memory of the device is full: RESOURCE_EX")
+    assert "a smaller --batch_size" in message
+
+
+COMPILE = """
+import sys
+sys.path.insert(0, {root!r})
+import jax, jax.numpy as jnp
+from absl import app
+from launch import _command
+
+def main(argv):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    for number in range(2):
+        print(jax.jit(lambda x: jnp.sin(x) + number)(jnp.ones(3)))
+
+app.run(_command.without_traceback(main))
+"""
+
+
+@pytest.fixture
+def compiling(tmp_path):
+    """Runs a command that compiles two functions of one name; its standard error."""
+    script = tmp_path / "command.py"
+    script.write_text(COMPILE.format(root=str(ROOT)))
+
+    def run(cache):
+        done = subprocess.run(
+            [sys.executable, str(script), f"--compilation_cache={cache}"],
+            env=helpers.on_cpu(1),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return run
+
+
+def test_damaged_entries_of_the_cache_are_told_once_and_replaced(tmp_path, compiling):
+    assert compiling(tmp_path / "cache") == ""
+    entries = sorted((tmp_path / "cache").glob("*-cache"))
+    sizes = [entry.stat().st_size for entry in entries]
+    assert sum("lambda" in entry.name for entry in entries) == 2
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:100])
+    said = compiling(tmp_path / "cache")
+    assert said.count("\n") == 1
+    assert said.startswith("compilation cache: an entry is damaged and ignored")
+    for entry, size in zip(entries, sizes, strict=True):
+        assert entry.stat().st_size == pytest.approx(size, rel=0.2)
+    assert compiling(tmp_path / "cache") == ""
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, compiling):
+    (tmp_path / "file").touch()
+    said = compiling(tmp_path / "file" / "cache")
+    assert said.count("\n") == 1
+    assert f"--compilation_cache={tmp_path / 'file' / 'cache'} fails: " in said
+
+
+def test_autotuning_is_kept_beside_what_is_compiled():
+    """JAX does so by itself; should it stop, ``_compilation_cache`` must ask for it."""
+    kept = jax.config.values["jax_persistent_cache_enable_xla_caches"]
+    assert "xla_gpu_per_fusion_autotune_cache_dir" in kept or kept == "all"
