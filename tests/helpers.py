@@ -166,7 +166,12 @@ def run_command(capsys, module, *args):
 
 
 def on_cpu(devices):
-    """The environment of a process with so many simulated devices."""
+    """The environment of a process with so many simulated devices.
+
+    Commands in processes of their own run with it on any machine: a TPU serves one
+    process only, a GPU's memory is taken by the first, and without JAX_PLATFORMS they
+    refuse to run where the plugin of an accelerator is installed in vain.
+    """
     simulated = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
 

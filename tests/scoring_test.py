@@ -23,6 +23,7 @@ def one_by_one(fn, apply_fn, variables, data, masks):
     ]
 
 
+@pytest.mark.cpu_only
 def test_fused_equals_one_by_one_bit_for_bit_on_the_supernet():
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][:7]}
@@ -132,5 +133,6 @@ def test_bad_arguments_are_refused():
             score_masks(PROXIES["nwot"].score, lambda v, x, m: x, {}, DATA, masks)
 
 
+@pytest.mark.cpu_only
 def test_masks_go_one_by_one_on_cpu():
     assert [default_chunk(n) for n in (5, 50)] == [1, 1]

@@ -33,6 +33,7 @@ def lines(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("name", ["nwot", "snip"])
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
@@ -50,6 +51,7 @@ def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
         np.testing.assert_allclose(scores, one, rtol=helpers.CHUNK_RTOL)
 
 
+@pytest.mark.cpu_only
 def test_the_work_of_a_step_is_split_evenly(monkeypatch):
     work = {device: 0 for device in jax.devices()}
     run = Scorer._run
@@ -75,6 +77,7 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch):
     assert set(work.values()) == {8}
 
 
+@pytest.mark.cpu_only
 def test_weights_of_their_own_go_to_the_device_of_their_minibatch():
     space, net, variables = helpers.tiny_supernet()
     stack = jax.tree.map(
@@ -91,6 +94,7 @@ def test_weights_of_their_own_go_to_the_device_of_their_minibatch():
             np.testing.assert_array_equal(scores[row], one[0])
 
 
+@pytest.mark.cpu_only
 def test_validation_is_shared_out_too():
     space, data = helpers.tiny_space(), load_dataset("digits")
     settings = {"batch_size": 8, "seed": 3, "initialisations": "each"}
@@ -104,6 +108,7 @@ def test_validation_is_shared_out_too():
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.cpu_only
 def test_a_search_finds_the_same_on_one_device_and_on_eight():
     found = [
         zero_cost_pt(
@@ -121,6 +126,7 @@ def test_a_search_finds_the_same_on_one_device_and_on_eight():
     assert found[0].genotype == found[1].genotype
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("count", [0, 9])
 def test_a_number_of_devices_that_is_not_there(count):
     with pytest.raises(InputError, match=f"from 1 to 8, .*cpu; got {count}"):

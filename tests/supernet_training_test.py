@@ -20,7 +20,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from launch import train_supernet as train_supernet_command
-from tests.helpers import capture_command, tiny_space
+from tests.helpers import capture_command, on_cpu, tiny_space
 from tests.own_space import Chain
 from zcpt_jax.checkpoints import (
     CHECKSUMS,
@@ -596,6 +596,7 @@ def test_a_killed_command_resumes_and_ends_as_if_nothing_had_been(tmp_path):
         return [sys.executable, script, *args, f"--output_dir={tmp_path / name}"]
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet["env"] = on_cpu(1)
     subprocess.run(arguments("whole"), check=True, **quiet)
     process = subprocess.Popen(arguments("killed"), **quiet)
     deadline = time.monotonic() + 200
@@ -604,7 +605,9 @@ def test_a_killed_command_resumes_and_ends_as_if_nothing_had_been(tmp_path):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    again = subprocess.run(arguments("killed"), capture_output=True, text=True)
+    again = subprocess.run(
+        arguments("killed"), env=on_cpu(1), capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr
     found = [
         load_supernet(tmp_path / name, tiny_space(), 10, DATA.image_shape)
