@@ -12,20 +12,18 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from jax.sharding import Mesh
 from tqdm import tqdm
 
+from launch import _compilation_cache
+from launch._accelerators import first_line
 from zcpt_jax.data import Dataset
 from zcpt_jax.files import CONFIG, make_folder, settle_config
 from zcpt_jax.operations import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space
 
-_CACHE = flags.DEFINE_string(
-    "compilation_cache",
-    "~/.cache/zcpt_jax",
-    "where compiled functions are kept for later runs; empty: nowhere",
-)
+flags.adopt_module_key_flags(_compilation_cache)
+
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
 
 
@@ -37,22 +35,33 @@ def without_traceback(
     def run(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        _keep_compiled(_CACHE.value)
         try:
-            main(argv)
+            with _compilation_cache.compilation_cache():
+                main(argv)
         except (InputError, ScoreError, OSError, MemoryError) as error:
             sys.exit(f"error: {error}")
+        except jax.errors.JaxRuntimeError as error:
+            logging.info("The device failed here:", exc_info=error)
+            sys.exit(f"error: {_device_failure(error)}")
         except KeyboardInterrupt:
             sys.exit("interrupted; run the same command again to go on")
 
     return run
 
 
-def _keep_compiled(folder: str) -> None:
-    """Later runs load what this one compiles; JAX's own setting goes before."""
-    if folder and jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+def _device_failure(error: jax.errors.JaxRuntimeError) -> str:
+    """Say what to do about an error of JAX's runtime."""
+    said = first_line(error)
+    if said.startswith("RESOURCE_EXHAUSTED"):
+        return (
+            f"the memory of the device is full: {said}. Use a smaller --batch_size or "
+            "a smaller network"
+        )
+    return (
+        f"the device failed, or another process that takes part: {said}. What was "
+        "decided or saved before is kept; run the same command again to go on "
+        "(--verbosity=0 prints where it failed)"
+    )
 
 
 def no_arguments(argv: Sequence[str]) -> None:
@@ -157,13 +166,6 @@ def environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
     }
-
-
-def describe_devices(mesh: Mesh | None) -> str:
-    """How many devices of which platform and kind, such as ``1 gpu: NVIDIA H200``."""
-    devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
-    first = devices[0]
-    return f"{len(devices)} {first.platform}: {first.device_kind}"
 
 
 def _version(package: str) -> str:

@@ -16,9 +16,17 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
+from jax._src import distributed  # no public way to exchange texts before devices open
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from launch._accelerators import (
+    asked_platforms,
+    count_kinds,
+    first_line,
+    installed_plugins,
+    open_devices,
+)
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.types import InputError
 
@@ -32,6 +40,7 @@ _PROCESSES = flags.DEFINE_integer("num_processes", None, "how many of them there
 _PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
 
 _COPIED = (".json", ".jsonl", ".csv")
+_PATIENCE = 300  # seconds to wait for another process, as JAX waits for them to start
 
 
 def open_mesh(axis: str = "masks") -> Mesh | None:
@@ -44,13 +53,21 @@ def open_mesh(axis: str = "masks") -> Mesh | None:
       The devices to use, None for a single one.
 
     Raises:
-      InputError: if the flags do not fit together, the others cannot be reached, or
-        there are fewer devices.
+      InputError: if the flags do not fit together, the others cannot be reached, there
+        are fewer devices, JAX cannot use the accelerator that is installed, or devices
+        differ.
     """
     _join()
+    _open_together()
     if jax.process_index() > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  to the end
     mesh = make_mesh(_DEVICES.value, axis)
+    kinds = count_kinds(mesh.devices.flat)
+    if len(kinds) > 1:
+        raise InputError(
+            f"the devices must be of one kind, JAX sees {_listed(kinds)}; use "
+            "--devices, or CUDA_VISIBLE_DEVICES, to leave some out"
+        )
     return mesh if mesh.size > 1 else None
 
 
@@ -78,8 +95,68 @@ def _join() -> None:
             jax.distributed.initialize(where, *numbers)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"cannot start with --coordinator={where}: {str(error).splitlines()[0]}"
+            f"cannot start with --coordinator={where}: {first_line(error)}"
         ) from error
+
+
+def _open_together() -> None:
+    """Open the devices; refuse in every process if they are not the same in all."""
+    # JAX waits minutes for a process without the platform that the others open.
+    platforms = ", ".join([*installed_plugins(), "cpu"])
+    _require_equal("JAX platforms", asked_platforms() or platforms)
+    try:
+        open_devices()
+    except InputError as error:
+        others = _said("devices")  # why this process may have waited for theirs in vain
+        _tell("devices", f"none ({error})")
+        raise InputError("; ".join([str(error), *others])) from error
+    _require_equal("devices", _listed(count_kinds(jax.local_devices())))
+
+
+def _listed(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _require_equal(topic: str, text: str) -> None:
+    """Raises InputError in all processes unless all of them say the same."""
+    if distributed.global_state.client is None:
+        return
+    _tell(topic, text)
+    texts = _hear(topic)
+    if len(set(texts)) > 1:
+        listed = "; ".join(f"process {n}: {text}" for n, text in enumerate(texts))
+        raise InputError(
+            f"all processes must use the same {topic}, but they differ. {listed}"
+        )
+
+
+def _tell(topic: str, text: str) -> None:
+    state = distributed.global_state
+    if state.client is not None:
+        state.client.key_value_set(f"zcpt_jax/{topic}/{state.process_id}", text)
+
+
+def _said(topic: str) -> list[str]:
+    """What other processes have told so far, such as ``process 1: none``."""
+    client = distributed.global_state.client
+    told = client.key_value_dir_get(f"zcpt_jax/{topic}") if client else []
+    return [f"process {key.rpartition('/')[2]}: {text}" for key, text in sorted(told)]
+
+
+def _hear(topic: str) -> list[str]:
+    state = distributed.global_state
+    assert state.client is not None
+    texts = []
+    for number in range(state.num_processes or 1):
+        key = f"zcpt_jax/{topic}/{number}"
+        try:
+            texts.append(state.client.blocking_key_value_get(key, _PATIENCE * 1000))
+        except jax.errors.JaxRuntimeError as error:
+            raise InputError(
+                f"process {number} has not said within {_PATIENCE} s which {topic} it "
+                f"uses: {first_line(error)}"
+            ) from error
+    return texts
 
 
 def output_folder(path: str) -> str:

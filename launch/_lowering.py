@@ -5,7 +5,9 @@ from jax.sharding import Mesh
 
 from launch import _flags
 from zcpt_jax import lowering
+from zcpt_jax.budgets import all_decisions
 from zcpt_jax.lowering import PRECISIONS, Lowering
+from zcpt_jax.types import Proxy, Space
 
 _CHUNK = _flags.integer("chunk_size")
 _PRECISION = flags.DEFINE_enum(
@@ -14,6 +16,21 @@ _PRECISION = flags.DEFINE_enum(
     PRECISIONS,
     "of products and convolutions, on GPUs and TPUs; CPUs compute float32",
 )
+
+
+def describe(form: Lowering, proxy: Proxy, space: Space) -> str:
+    """How many masks a device scores together, as far as is known beforehand.
+
+    Args:
+      form: how operations are written.
+      proxy: what scores.
+      space: whose masks.
+    """
+    most = form.chunk
+    if most is None and form.loops and form.groups and proxy.forward_only:
+        most = max(len(d.candidates) for d in all_decisions(space))
+        return f"as many masks put together as fit, at most {most}"
+    return "one mask at a time" if most in (None, 1) else f"{most} masks put together"
 
 
 def choose(mesh: Mesh | None) -> Lowering:

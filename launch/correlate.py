@@ -17,6 +17,7 @@ import dataclasses  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.figures import draw_study  # noqa: E402
@@ -104,6 +105,7 @@ def main(argv: list[str]) -> None:
     config = _config(space, dataset, column, rows, form.precision)
     results = (TABLE, RESULTS, FIGURE)
     _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
+    print(f"runs on     {runs_on(mesh)}", flush=True)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
 
     def evaluator(seed: int, proxy: Proxy, variables: Variables | None) -> Evaluator:

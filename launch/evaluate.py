@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import Splits, load_splits  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     evaluate_network,
@@ -35,7 +36,7 @@ for _module in (_flags, _command, _devices):
 def main(argv: list[str]) -> None:
     """Flags to a network and images to its accuracy."""
     _command.no_arguments(argv)
-    _, sharding = _devices.share_batches()
+    mesh, sharding = _devices.share_batches()
     _flags.check_counts(_BATCH_SIZE)
     if _RUN.value is None:
         raise InputError("--run is needed: the folder of a trained network")
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
         )
     # As the network was trained, whatever dataset it is tested on.
     test = dataclasses.replace(test, mean=record.mean, std=record.std)
+    print(f"runs on     {runs_on(mesh)}", flush=True)
     # In place of training images, which need not be decoded.
     with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value)

@@ -20,6 +20,7 @@ import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags, _recipe  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import load_splits  # noqa: E402
 from zcpt_jax.files import read_json, write_atomically  # noqa: E402
 from zcpt_jax.genotypes import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
@@ -103,6 +104,7 @@ def main(argv: list[str]) -> None:
     with stopwatch.measure("initialisation"):
         variables = space.init_variables(module, key, data.image_shape)
     output = Path(_devices.output_folder(_OUTPUT.value or _default_output(record)))
+    print(f"runs on     {runs_on(mesh)}", flush=True)
     earlier = {} if _OVERWRITE.value else read_json(output / TIMINGS) or {}
     try:
         with (

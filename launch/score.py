@@ -20,6 +20,7 @@ from absl import app, flags  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.correlation import kendall, spearman  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.evaluator import Evaluator  # noqa: E402
@@ -95,6 +96,8 @@ def main(argv: list[str]) -> None:
     folder = Path(_devices.output_folder(output))
     config = _config(space, dataset, proxies, form.precision)
     _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
+    chunk = _lowering.describe(form, jointly(proxies), space)
+    print(f"runs on     {runs_on(mesh)}, {chunk}", flush=True)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
     _score(space, proxies, dataset, networks, file, mesh, form)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])

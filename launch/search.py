@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
+from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.genotypes import GENOTYPE, load_genotype  # noqa: E402
@@ -127,9 +128,11 @@ def main(argv: list[str]) -> None:
         repair=_REPAIR.value,
     )
     earlier = Timings.of_json(run.read_json(TIMINGS, _REPAIR.value))
-    devices = _command.describe_devices(mesh)
+    devices = runs_on(mesh)
     if form.chunk is None:
         form = form.replace(chunk=earlier.chunk_on(devices))
+    chunk = _lowering.describe(form, proxy, space)
+    print(f"runs on     {devices}, {chunk}", flush=True)
     finished = (run.path / GENOTYPE).exists() and not _REPAIR.value
     if finished:
         _check_genotype(run.path / GENOTYPE)

@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from launch import _command, _flags  # noqa: E402
+from launch._accelerators import open_devices, runs_on  # noqa: E402
 from zcpt_jax.budgets import all_decisions  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
 from zcpt_jax.supernet_training import (  # noqa: E402
@@ -39,6 +40,7 @@ flags.adopt_module_key_flags(_command)
 def main(argv: list[str]) -> None:
     """Flags to a configuration to one call of the library."""
     _command.no_arguments(argv)
+    open_devices()
     # Before any data is read:
     _flags.check_counts(_BATCH_SIZE, _SEED, _EPOCHS, _MAX_STEPS, _SAVE_EVERY)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
@@ -54,6 +56,7 @@ def main(argv: list[str]) -> None:
     output = _OUTPUT.value or _command.default_output(
         "supernet", space.name, dataset.name, config.seed
     )
+    print(f"runs on     {runs_on(None)}", flush=True)  # no --devices: it trains on one
     with _command.Bar(on_step=lambda: None) as bar:
         trained = train_supernet(
             space,

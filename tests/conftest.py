@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from absl import flags
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)  # to share work over, as on real ones
+# On the CPU, unless JAX_PLATFORMS names a device to run the tests on.
+ON_CPU = os.environ.get("JAX_PLATFORMS", "").split(",")[0] in ("", "cpu")
+if ON_CPU:
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)  # to share work over, as on real ones
 # Commands that run in this process would turn the user's cache on for all tests after
 # them, with whatever killed processes have left in it.
 jax.config.update("jax_enable_compilation_cache", False)
@@ -40,7 +44,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run where the golden files are, as in CI, or when asked for by -m."""
+    """Skip tests that do not suit the device, and slow ones.
+
+    Slow tests run where the golden files are, as in CI, or when asked for by -m.
+    """
+    if not ON_CPU:
+        skip = pytest.mark.skip(reason="cpu_only: JAX_PLATFORMS names another device")
+        for item in items:
+            if "cpu_only" in item.keywords:
+                item.add_marker(skip)
     if config.getoption("-m") or Path(config.getoption("golden_dir")).is_dir():
         return
     skip = pytest.mark.skip(reason="slow: run with -m slow")

@@ -93,6 +93,7 @@ def test_each_slice_of_a_stack_is_skipped_by_itself(shape):
     np.testing.assert_array_equal(full, inputs * np.reshape(kernels, (3, 1, 1, 1, 1)))
 
 
+@pytest.mark.cpu_only
 def test_a_network_without_a_path_compiles_without_working_it_out():
     """XLA would otherwise fold its zeros for minutes."""
     space = get_space("nasbench201", channels=4, cells_per_stage=1)
@@ -105,6 +106,7 @@ def test_a_network_without_a_path_compiles_without_working_it_out():
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
+@pytest.mark.cpu_only
 def test_keeping_fusions_apart_changes_neither_values_nor_derivatives():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
 

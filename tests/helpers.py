@@ -166,13 +166,21 @@ def run_command(capsys, module, *args):
 
 
 def on_cpu(devices):
-    """The environment of a process with so many simulated devices."""
+    """The environment of a process with so many simulated devices.
+
+    Commands in processes of their own run with it on any machine: a TPU serves one
+    process only, a GPU's memory is taken by the first, and without JAX_PLATFORMS they
+    refuse to run where the plugin of an accelerator is installed in vain.
+    """
     simulated = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
 
 
-def run_in_two_processes(command, **options):
-    """Runs a command in two processes of four devices; what each of them printed."""
+def run_in_two_processes(command, code=0, **options):
+    """Runs a command in two processes of four devices; what each of them printed.
+
+    Both must exit with ``code``.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -189,5 +197,5 @@ def run_in_two_processes(command, **options):
         for number in range(2)
     ]
     printed = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], printed
+    assert [process.returncode for process in started] == [code, code], printed
     return printed

@@ -17,7 +17,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from launch import _command, correlate, retrain, search, train_supernet
-from tests.helpers import run_command
+from tests.helpers import on_cpu, run_command
 from zcpt_jax.genotypes import load_genotype
 from zcpt_jax.lowering import GPU, using
 from zcpt_jax.networks import count_params
@@ -44,7 +44,11 @@ def command(output, *args):
 
 def run(output, *args):
     return subprocess.run(
-        command(output, *args), capture_output=True, text=True, timeout=300
+        command(output, *args),
+        env=on_cpu(1),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -97,7 +101,10 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     whole, _ = finished
     output = tmp_path / "killed"
     process = subprocess.Popen(
-        command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(output),
+        env=on_cpu(1),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wanted = 2 if moment == "after the first step" else 12
     decisions = output / "decisions.jsonl"
@@ -121,7 +128,8 @@ def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, cap
     before = {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
     message, out = in_process(capsys, *SMALL, f"--output_dir={output}")
     assert message is None and "this search is finished" in out
-    found = process.stdout.splitlines()[0]
+    found = process.stdout.splitlines()[1]
+    assert found.startswith("found ")
     assert found in out
     message, _ = in_process(capsys, *SMALL, f"--output_dir={output}", "--seed=1")
     assert "seed: 0 there, 1 now" in message and "--overwrite" in message

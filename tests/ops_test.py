@@ -57,6 +57,7 @@ def primitives(fn, *args):
     return str(jax.make_jaxpr(fn)(*args))
 
 
+@pytest.mark.cpu_only
 def test_the_two_forms_are_written_differently():
     x, module = jnp.zeros((1, 8, 8, 2)), _windows.DepthwiseConv(3)
     variables = module.init(jax.random.key(0), x)

@@ -12,7 +12,7 @@ import pytest
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from launch import evaluate, retrain
-from tests.helpers import run_command, run_in_two_processes
+from tests.helpers import on_cpu, run_command, run_in_two_processes
 from zcpt_jax.checkpoints import STATES, read_metrics
 from zcpt_jax.data import load_splits
 from zcpt_jax.training import load_network
@@ -60,9 +60,8 @@ def command(script, *args):
 def trained(images, tmp_path_factory):
     """An uninterrupted run in a process of its own, and what it printed."""
     output = tmp_path_factory.mktemp("trained") / "run"
-    done = subprocess.run(
-        command("retrain.py", *small(images, output)), capture_output=True, text=True
-    )
+    args = command("retrain.py", *small(images, output))
+    done = subprocess.run(args, env=on_cpu(1), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -141,13 +140,15 @@ def test_other_images_are_normalised_as_the_network_was_trained(
 
 def test_a_killed_run_goes_on_to_the_same_result(images, trained, tmp_path):
     args = command("retrain.py", *small(images, tmp_path / "run"))
-    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        args, env=on_cpu(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     while not (tmp_path / "run" / "checksums.json").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = subprocess.run(args, capture_output=True, text=True)
+    done = subprocess.run(args, env=on_cpu(1), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_metrics(tmp_path / "run") == read_metrics(trained[0])
     for name in ("network.json", "network.msgpack"):
@@ -159,7 +160,11 @@ def test_sigterm_saves_and_exits_cleanly(images, trained, tmp_path):
     output = tmp_path / "run"
     args = command("retrain.py", *small(images, output, "--epochs=400"))
     process = subprocess.Popen(
-        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        args,
+        env=on_cpu(1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not (output / "checksums.json").exists():
         assert process.poll() is None, process.communicate()

@@ -26,6 +26,7 @@ def one_by_one(fn, apply_fn, variables, data, masks):
     ]
 
 
+@pytest.mark.cpu_only
 def test_fused_equals_one_by_one_bit_for_bit_on_the_supernet():
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][:7]}

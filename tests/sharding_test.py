@@ -34,6 +34,7 @@ def lines(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("name", ["nwot", "snip"])
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
@@ -51,6 +52,7 @@ def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
         np.testing.assert_allclose(scores, one, rtol=helpers.CHUNK_RTOL)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("form", [CPU, GPU.replace(chunk=4)], ids=["cpu", "gpu"])
 def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
     work = {device: 0 for device in jax.devices()}
@@ -92,6 +94,7 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
     assert sum(work.values()) == 60
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("initialisations", ["one", "each"])
 def test_validation_is_shared_out_too(form, initialisations):
@@ -109,6 +112,7 @@ def test_validation_is_shared_out_too(form, initialisations):
     np.testing.assert_allclose(*found, rtol=0 if form is CPU else 1e-6)
 
 
+@pytest.mark.cpu_only
 def test_a_search_finds_the_same_on_one_device_and_on_eight():
     found = [
         zero_cost_pt(
@@ -126,6 +130,7 @@ def test_a_search_finds_the_same_on_one_device_and_on_eight():
     assert found[0].genotype == found[1].genotype
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("count", [0, 9])
 def test_a_number_of_devices_that_is_not_there(count):
     with pytest.raises(InputError, match=f"from 1 to 8, .*cpu; got {count}"):

@@ -342,6 +342,7 @@ def test_the_best_state_is_kept_besides_the_newest(tmp_path):
     assert set(json.loads((tmp_path / CHECKSUMS).read_text())) >= {str(best)}
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("sharded", [False, True])
 def test_eight_devices_train_as_one_does(tmp_path, sharded):
     recipe = replace(PLAIN, drop_path=0.3, cutout=4, clip=1.0)
@@ -355,6 +356,7 @@ def test_eight_devices_train_as_one_does(tmp_path, sharded):
     assert_same(eight.variables, one.variables, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.cpu_only
 def test_statistics_of_each_device_are_those_of_groups(tmp_path):
     mesh = make_mesh(4, "batch")
     recipe = replace(PLAIN, batch_norm="device")
@@ -414,6 +416,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path)
         run(tmp_path, recipe)
 
 
+@pytest.mark.cpu_only
 def test_settings_and_batches_that_do_not_fit(tmp_path):
     run(tmp_path / "a", replace(PLAIN, epochs=1))
     with pytest.raises(InputError, match="x: 1 there, 2 now"):

@@ -15,7 +15,7 @@ class Timings:
     Attributes:
       seconds: wall time by phase.
       busy_seconds: for how long devices had something to do, compiling left out.
-      devices: what they are, such as ``1 gpu: NVIDIA H200``.
+      devices: what they are, such as ``1 gpu device (NVIDIA H200)``.
       programs: what was compiled, in order.
     """
 

@@ -1,0 +1,93 @@
+"""The folder in which compiled functions are kept for later runs."""
+
+import contextlib
+import glob
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from jax._src.compilation_cache import decompress_executable
+from tqdm import tqdm
+
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/zcpt_jax",
+    "where compiled functions are kept for later runs; empty: nowhere",
+)
+_TROUBLE = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (.*)"
+)
+_MEANING = {
+    "reading": "an entry is damaged and ignored, its function is compiled again",
+    "writing": "an entry cannot be written, later runs will compile it again",
+}
+
+
+@contextlib.contextmanager
+def compilation_cache() -> Iterator[None]:
+    """Keep what is compiled meanwhile; JAX's own setting takes precedence.
+
+    On GPUs, JAX keeps the results of XLA's autotuning in the same folder. A folder that
+    cannot be used, and entries that cannot be read or written, are reported once, in
+    one line, and change nothing but the time that a run takes.
+    """
+    _choose_folder(_CACHE.value)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=_TROUBLE.pattern)
+        warnings.showwarning = _Reporter(warnings.showwarning)
+        yield
+
+
+def _choose_folder(name: str) -> None:
+    if not name or jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    try:
+        folder = Path(name).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        _note(f"nothing is kept, since --compilation_cache={name} fails: {error}")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+class _Reporter:
+    """Replaces ``warnings.showwarning``: reports trouble with the cache only once."""
+
+    def __init__(self, show: Any) -> None:
+        self._show = show
+        self._told: set[str] = set()
+
+    def __call__(self, message: Warning | str, *args: Any, **options: Any) -> None:
+        trouble = _TROUBLE.match(str(message))
+        if trouble is None:
+            self._show(message, *args, **options)
+            return
+        kind, function, reason = trouble.groups()
+        if kind == "reading":
+            _remove_damaged(function)
+        if kind not in self._told:
+            self._told.add(kind)
+            _note(f"{_MEANING[kind]}: {reason}")
+
+
+def _remove_damaged(function: str) -> None:
+    """Remove a function's damaged entries: JAX would neither read nor replace them."""
+    folder = Path(jax.config.values["jax_compilation_cache_dir"])
+    for path in folder.glob(f"{glob.escape(function)}-*-cache"):
+        try:
+            decompress_executable(path.read_bytes())
+        except Exception:  # whatever the library that compressed it raises
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _note(text: str) -> None:
+    tqdm.write(f"compilation cache: {text}", file=sys.stderr)
