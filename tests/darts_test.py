@@ -10,7 +10,7 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import pictures, taps
-from zcpt_jax.lowering import GPU, using
+from zcpt_jax.lowering import CPU, GPU, using
 from zcpt_jax.networks import count_params
 from zcpt_jax.orders import ORDERS, get_order
 from zcpt_jax.proposal import NoMemory, propose
@@ -527,7 +527,7 @@ def fresh(space, module, seed=0, shape=IMAGE):
 
 def compiled(fn, *args):
     """``fn`` for arguments of these shapes, compiled in half the time."""
-    with using(GPU):
+    with using(helpers.QUICK_TO_COMPILE):
         lowered = jax.jit(fn).lower(*args)
     return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
@@ -695,12 +695,11 @@ def test_noise_is_scored_with_the_key_of_the_batch(noisy):
     data = helpers.batch(4, 8)
     stack = {g: np.stack([m] * 2) for g, m in space.init_masks().items()}
     stack["reduce"][1, 3, 1] = 0
-    scorer = Scorer(nwot, net.apply, chunk_size=2)
-    with using(GPU):
-        scores = [
-            scorer(variables, Batch(data.images, data.labels, key), stack)
-            for key in map(jax.random.key, (1, 1, 2))
-        ]
+    scorer = Scorer(nwot, net.apply, form=GPU.replace(loops=False, chunk=2))
+    scores = [
+        scorer(variables, Batch(data.images, data.labels, key), stack)
+        for key in map(jax.random.key, (1, 1, 2))
+    ]
     assert scorer.compilations == 1 and np.isfinite(scores).all()
     np.testing.assert_array_equal(scores[0], scores[1])
     assert (scores[0] != scores[2]).all()
@@ -716,7 +715,7 @@ def test_masks_of_one_minibatch_are_scored_under_the_same_noise():
     keys = jnp.stack([jax.random.key(k) for k in (1, 2)])
     batches = Batch(np.zeros((2, 3, 4)), np.zeros((2, 3), np.int32), keys)
     which = np.array([0, 1, 1, 0, 0])
-    found = Scorer(score, draw, chunk_size=2)(
+    found = Scorer(score, draw, form=CPU.replace(chunk=2))(
         np.float32(5), batches, np.zeros((5, 1), np.float32), which
     )
     expected = [15 + jax.random.normal(key, (3,)).sum() for key in keys[which]]

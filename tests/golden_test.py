@@ -58,7 +58,7 @@ def skip_where_it_is_rounding(golden):
         cotangents = (jnp.ones_like(out), 2 * out)  # of the sum, and of squares
         return [jnp.abs(pull_back(c)[0]).max() for c in cotangents]
 
-    with using(GPU):
+    with using(helpers.QUICK_TO_COMPILE):
         plain, squared = jax.jit(largest_gradients)(jnp.asarray(golden.batch.images))
     if plain < ROUNDING * squared:
         assert golden.space != "nasbench201", "its last BatchNorm is followed by a ReLU"
@@ -143,9 +143,8 @@ def test_scores_are_those_of_the_published_code(golden_file, proxy):
         scores = score(golden, proxy, default())
     else:
         # Gradients of shifted windows take minutes to compile; that both forms are
-        # equal is tested in ops_test.py. Nor are they inside loops and conditions here,
-        # where they run tens of times slower on CPU.
-        form = GPU.replace(loops=False, skips="none")
+        # equal is tested in ops_test.py.
+        form = helpers.QUICK_TO_COMPILE
         with using(form):
             together = proxy in TOGETHER
             found = score_together(golden_file) if together else {}

@@ -17,6 +17,7 @@ from launch import _command
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax import taps
 from zcpt_jax.budgets import flop_costs, param_costs
+from zcpt_jax.lowering import CPU
 from zcpt_jax.networks import count_flops, count_params
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch
@@ -26,6 +27,10 @@ CHUNK_RTOL = 1e-5
 
 Forward proxies are equal bit for bit on CPU; gradients are summed in another order.
 """
+
+
+QUICK_TO_COMPILE = CPU.replace(depthwise="grouped", pooling="windows")
+"""XLA's own windows: gradients of shifted ones take minutes to compile."""
 
 
 SLOW_TO_COMPILE = {

@@ -17,9 +17,10 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from launch import _command, correlate, retrain, search, train_supernet
+from tests import helpers
 from tests.helpers import on_cpu, run_command
 from zcpt_jax.genotypes import load_genotype
-from zcpt_jax.lowering import GPU, using
+from zcpt_jax.lowering import using
 from zcpt_jax.networks import count_params
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
@@ -321,7 +322,7 @@ def test_every_space_runs_to_a_report_with_pictures(space, tmp_path, capsys):
         f"--image_size={size}",
     )
     args += ("--num_proposals=1", "--num_validation_batches=1", "--batch_size=4")
-    with using(GPU):  # compiles faster, runs slower
+    with using(helpers.QUICK_TO_COMPILE):  # compiles faster, runs slower
         message, out = in_process(capsys, *args, f"--output_dir={tmp_path / 'run'}")
     assert message is None
     stored = load_genotype(tmp_path / "run" / "genotype.json")

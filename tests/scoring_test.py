@@ -8,7 +8,7 @@ from zcpt_jax import memory
 from zcpt_jax.lowering import CPU, GPU, TPU, of_platform
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import Scorer, score_masks
-from zcpt_jax.skipping import on_images, weighted, where_used
+from zcpt_jax.skipping import on_images, weighted_sum, where_used
 from zcpt_jax.types import InputError
 
 DATA = helpers.batch()
@@ -108,7 +108,7 @@ def test_every_form_gives_the_scores_one_by_one():
     expected = one_by_one(fn, net.apply, variables, DATA, masks)
     for form in (GPU, TPU, GPU.replace(chunk=5), TPU.replace(chunk=1)):
         scorer = Scorer(fn, net.apply, form=form, forward_only=True, sizes=[5, 5])
-        found = scorer(variables, DATA, masks, np.zeros(12, int))
+        found = scorer(variables, DATA, masks)
         np.testing.assert_allclose(found, expected, rtol=helpers.CHUNK_RTOL)
         assert scorer.chunk_size == (form.chunk or 5)
         assert scorer.compilations == 1
@@ -131,7 +131,7 @@ def test_what_no_member_of_a_group_uses_is_not_computed():
     def network(variables, images, masks):
         x = on_images(jnp.sin, images)
         poisoned = where_used(masks[0], _poison, x)
-        return weighted(masks[1], x) + jnp.where(masks[0] != 0, poisoned, 0)
+        return weighted_sum([masks[1]], [x]) + jnp.where(masks[0] != 0, poisoned, 0)
 
     def score(apply_fn, variables, batch, masks):
         return apply_fn(variables, batch.images, masks).sum()

@@ -20,6 +20,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from launch import train_supernet as train_supernet_command
+from tests import helpers
 from tests.helpers import capture_command, on_cpu, tiny_space
 from tests.own_space import Chain
 from zcpt_jax.checkpoints import (
@@ -30,7 +31,7 @@ from zcpt_jax.checkpoints import (
     TrainingFolder,
 )
 from zcpt_jax.data import load_dataset
-from zcpt_jax.lowering import GPU, using
+from zcpt_jax.lowering import using
 from zcpt_jax.spaces import get_space
 from zcpt_jax.supernet_training import (
     SupernetConfig,
@@ -635,7 +636,7 @@ def test_every_kind_of_space_trains(name, tmp_path):
     space = get_space(name, **TINY[name])
     data = load_dataset("digits", image_size=16)
     config = SupernetConfig(batch_size=16, max_steps=30, log_every=1)
-    with using(GPU):  # compiles faster, runs slower
+    with using(helpers.QUICK_TO_COMPILE):  # compiles faster, runs slower
         trained = train_supernet(space, data, config, checkpoints=tmp_path)
     losses = [line["loss"] for line in read_metrics(tmp_path)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])

@@ -34,6 +34,8 @@ class Lowering:
         convolutions.
       pooling: max pooling by shifted windows and average pooling in two passes, or as
         windows are reduced by XLA.
+      stacks: operations that read the same node, written out one by one or in a loop.
+        A loop compiles in a third of the time and copies its inputs.
       patterns: ReLU patterns compared by the bits of words, or by a matrix product.
       barriers: whether conditions keep XLA from fusing gradients across the nodes of a
         cell (:func:`zcpt_jax.skipping.apart`).
@@ -56,6 +58,7 @@ class Lowering:
     pointwise: Literal["product", "convolution"] = "product"
     depthwise: Literal["shifted", "grouped"] = "shifted"
     pooling: Literal["shifted", "windows"] = "shifted"
+    stacks: Literal["unrolled", "loop"] = "unrolled"
     patterns: Literal["bits", "product"] = "bits"
     barriers: bool = True
     loops: bool = False
@@ -93,8 +96,9 @@ GPU = Lowering(
     skips="all",
     inside=True,
 )
-# A product takes a third of the cycles of a 1x1 convolution there.
-TPU = GPU.replace(pointwise="product")
+# A product takes a third of the cycles of a 1x1 convolution there, and each convolution
+# seconds to compile.
+TPU = GPU.replace(pointwise="product", stacks="loop")
 
 FORMS = {"cpu": CPU, "gpu": GPU, "cuda": GPU, "rocm": GPU, "tpu": TPU}
 """The record of each platform, as JAX names platforms."""

@@ -47,26 +47,24 @@ def each_where_used(
     """The same for each slice of a stack of operations.
 
     Args:
-      used: ``[E]``, zero where the result does not matter; None if all of them do.
-      fn: maps ``[B, H, W, C]`` and one kernel to a feature map.
+      used: for each of E slices zero if the result does not matter; None if all of
+        them do.
+      fn: maps ``[B, H, W, C]`` and one kernel to a feature map; see
+        :func:`where_used`.
       x: ``[E, B, H, W, C]``, or ``[B, H, W, C]`` where all read the same.
       kernels: ``[E, ...]``.
 
     Returns:
       ``[E, B, H', W', C']``.
     """
-    shared = x.ndim == 4
-    return jnp.stack(
-        [
-            where_used(
-                None if used is None else used[e],
-                fn,
-                x if shared else x[e],
-                kernels[e],
-            )
-            for e in range(kernels.shape[0])
-        ]
-    )
+    form = lowering.current()
+    if not form.skip or used is None or not isinstance(used[0], jax.Array):
+        used = None
+    used = None if used is None else tuple(used)
+    if form.together:
+        return _stack_for_all_masks(fn)(used, x, kernels)
+    run = _stack if used is None else _stack_once_traced
+    return run(fn, used, x, kernels, None)
 
 
 def on_images(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.Array:
@@ -80,15 +78,17 @@ def on_images(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.
     return where_used(None, fn, x, *weights)
 
 
-def weighted(weight: Any, x: jax.Array) -> jax.Array:
-    """An operation's weight times what it gives.
+def weighted_sum(weights: Sequence[Any], terms: Sequence[jax.Array]) -> jax.Array:
+    """What operations give, each times its weight, added up in order.
 
     Args:
-      weight: a scalar.
-      x: feature maps ``[B, ...]``.
+      weights: scalars, at least one.
+      terms: feature maps ``[B, ...]``, one for each.
     """
-    together = lowering.current().together and isinstance(weight, jax.Array)
-    return _times(weight, x) if together else weight * x
+    form = lowering.current()
+    if form.together:
+        return _sum_of_masks(tuple(weights), tuple(terms))
+    return (_sum_once_traced if form.skip else _sum)(tuple(weights), tuple(terms))
 
 
 def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
@@ -154,18 +154,101 @@ def _for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return run
 
 
+def _stack(
+    fn: Callable[..., jax.Array],
+    used: Any,
+    x: jax.Array,
+    kernels: jax.Array,
+    count: int | None,
+) -> jax.Array:
+    """:func:`each_where_used`, of the images of ``count`` masks side by side.
+
+    ``x`` has the masks' axis before all others, and so has what is returned.
+    """
+    first = 0 if count is None else 1  # the axis of images, or of the stack
+    shared = x.ndim == 4 + first
+
+    def one(number: Any, needed: Any) -> jax.Array:
+        mine = x
+        if not shared:
+            mine = jax.lax.dynamic_index_in_dim(x, number, first, keepdims=False)
+        mine = mine if count is None else _side_by_side(mine)
+        kernel = jax.lax.dynamic_index_in_dim(kernels, number, 0, keepdims=False)
+        if needed is None:
+            return fn(mine, kernel)
+        return _unless_zero(fn, needed, mine, kernel)
+
+    # Of several masks, whether any uses it.
+    needed = used and [jnp.float32(jnp.any(u != 0) if u.ndim else u) for u in used]
+    size = kernels.shape[0]
+    if lowering.current().stacks == "unrolled":
+        outs = jnp.stack([one(e, needed and needed[e]) for e in range(size)])
+    elif needed:
+        outs = jax.lax.map(lambda a: one(*a), (jnp.arange(size), jnp.stack(needed)))
+    else:
+        outs = jax.lax.map(lambda number: one(number, None), jnp.arange(size))
+    if count is None:
+        return outs
+    return jnp.moveaxis(jax.vmap(lambda out: _apart(out, count))(outs), 0, 1)
+
+
+_stack_once_traced = jax.jit(_stack, static_argnums=(0, 4))
+
+
+@functools.cache
+def _stack_for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A stack of operations, with what it does under ``vmap`` over masks."""
+
+    @custom_vmap
+    def run(used: Any, x: jax.Array, kernels: jax.Array) -> jax.Array:
+        return _stack_once_traced(fn, used, x, kernels, None)
+
+    @run.def_vmap
+    def _(count: int, mapped: Any, used: Any, x: jax.Array, kernels: jax.Array) -> Any:
+        if mapped[2]:  # kernels of their own: nothing to put together
+            axes = (0 if mapped[1] else None, 0)
+            each = functools.partial(_stack, fn, None, count=None)
+            return jax.vmap(each, axes)(x, kernels), True
+        run = _stack_once_traced
+        return run(fn, used, x, kernels, count if mapped[1] else None), mapped[1]
+
+    return run
+
+
+def _sum(weights: Sequence[Any], terms: Sequence[jax.Array]) -> jax.Array:
+    products = [weight * x for weight, x in zip(weights, terms, strict=True)]
+    return sum(products[1:], products[0])
+
+
+_sum_once_traced = jax.jit(_sum)
+
+
 @custom_vmap
-def _times(weight: jax.Array, x: jax.Array) -> jax.Array:
-    return weight * x
+def _sum_of_masks(weights: Any, terms: Any) -> jax.Array:
+    return _sum_once_traced(weights, terms)
 
 
-@_times.def_vmap
-def _times_of_masks(count: int, mapped: Any, weight: jax.Array, x: jax.Array) -> Any:
-    if not mapped[0]:
-        return weight * x, mapped[1]
-    x = x if mapped[1] else jnp.broadcast_to(x, (count, *x.shape))
-    each = jnp.repeat(weight, x.shape[1]).reshape(-1, *[1] * (x.ndim - 2))
-    return _apart(each * _side_by_side(x), count), True
+@_sum_of_masks.def_vmap
+def _(count: int, mapped: Any, weights: Any, terms: Any) -> Any:
+    if not any(jax.tree.leaves(mapped)):
+        return _sum_once_traced(weights, terms), False
+    weights = tuple(
+        w if is_mapped else jnp.broadcast_to(w, count)
+        for w, is_mapped in zip(weights, mapped[0], strict=True)
+    )
+    terms = tuple(
+        x if is_mapped else jnp.broadcast_to(x, (count, *x.shape))
+        for x, is_mapped in zip(terms, mapped[1], strict=True)
+    )
+    return _sum_side_by_side(weights, terms), True
+
+
+@jax.jit
+def _sum_side_by_side(weights: Any, terms: Any) -> jax.Array:
+    count, images = terms[0].shape[:2]
+    shape = (-1, *[1] * (terms[0].ndim - 2))
+    each = [jnp.repeat(weight, images).reshape(shape) for weight in weights]
+    return _apart(_sum(each, [_side_by_side(x) for x in terms]), count)
 
 
 def _side_by_side(x: jax.Array) -> jax.Array:

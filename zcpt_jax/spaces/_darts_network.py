@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.skipping import weighted, where_used
+from zcpt_jax.skipping import weighted_sum, where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._darts_auxiliary import AuxiliaryHead
 from zcpt_jax.spaces._darts_genotype import EDGES
@@ -51,7 +51,12 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(
-        self, s0: jax.Array, s1: jax.Array, unit: jax.Array, weights: Sequence[Any]
+        self,
+        s0: jax.Array,
+        s1: jax.Array,
+        unit: jax.Array,
+        weights: Sequence[Any],
+        in_use: Sequence[Any],
     ) -> jax.Array:
         """Maps the outputs of the two cells before to this one's.
 
@@ -59,7 +64,8 @@ class Cell(nn.Module):
           s0: ``[B, H0, W0, C0]``.
           s1: ``[B, H, W, C1]``.
           unit: scale of the noise.
-          weights: for each edge the weights of its candidates, ``[O]``.
+          weights: for each edge the weights of its candidates.
+          in_use: for each of them whether it is not zero, as 0 or 1.
 
         Returns:
           ``[B, H', W', 4 * features]``.
@@ -68,20 +74,23 @@ class Cell(nn.Module):
         for_s0 = Preprocess(self.features, self.halve, self.discrete, name="input_0")
         for_s1 = Preprocess(self.features, False, self.discrete, name="input_1")
         nodes = [for_s0(s0), for_s1(s1)]
-        inputs: dict[int, list[jax.Array]] = {node: [] for node in range(2, 6)}
+        inputs: dict[int, list[tuple[Any, jax.Array]]]
+        inputs = {node: [] for node in range(2, 6)}
         for source in range(6):
             if source > 1:
                 terms = inputs[source]
                 shape = (*_output_shape(s1, self.reduction), self.features)
-                nodes.append(sum(terms, jnp.zeros(shape, s1.dtype)))
-            for node, term in self._outgoing(source, nodes[source], noise, weights):
-                inputs[node].append(term)
+                zeros = (1.0, jnp.zeros(shape, s1.dtype))
+                nodes.append(weighted_sum(*zip(zeros, *terms, strict=True)))
+            outgoing = self._outgoing(source, nodes[source], noise, in_use)
+            for edge, index, out in outgoing:
+                inputs[EDGES[edge][0]].append((weights[edge][index], out))
         return jnp.concatenate(nodes[2:], axis=-1)
 
     def _outgoing(
-        self, source: int, z: jax.Array, noise: Any, weights: Sequence[Any]
-    ) -> list[tuple[int, jax.Array]]:
-        """Every weighted operation that reads node ``source``, with its target."""
+        self, source: int, z: jax.Array, noise: Any, in_use: Sequence[Any]
+    ) -> list[tuple[int, int, jax.Array]]:
+        """Edge, number and output of every operation that reads node ``source``."""
         stride = 2 if self.reduction and source < 2 else 1
         uses: dict[str, list[tuple[int, int]]] = {}
         for edge, (_, origin) in enumerate(EDGES):
@@ -89,13 +98,13 @@ class Cell(nn.Module):
                 if origin == source and op != "none":
                     uses.setdefault(op, []).append((edge, index))
         on = {
-            op: jnp.stack([jnp.float32(weights[e][i] != 0) for e, i in entries])
+            op: [in_use[e][i] for e, i in entries]
             for op, entries in uses.items()
             if "conv" in op or (op == "skip_connect" and stride == 2)
         }
         activated = z
         if on:
-            live = sum(count.sum() for count in on.values())
+            live = sum(sum(count) for count in on.values())
             activated = ReLU(name=f"relu_{source}")(z, live)
         terms = []
         for op, entries in uses.items():
@@ -106,14 +115,14 @@ class Cell(nn.Module):
                 module = self._convolution(op, len(entries), stride, name)
                 outs = module(activated, on[op])
             else:
-                used = sum(weights[e][i] for e, i in entries)
+                used = sum(in_use[e][i] for e, i in entries)
                 outs = self._pool(op, z, len(entries), stride, name, used)
             # As published, identities are not dropped; supernets drop nothing.
             droppable = self.discrete and (op in on or op != "skip_connect")
             for (edge, index), out in zip(entries, outs, strict=True):
                 node = EDGES[edge][0]
                 out = DropPath(name=f"{name}_drop_{node}")(out) if droppable else out
-                terms.append((node, weighted(weights[edge][index], out)))
+                terms.append((edge, index, out))
         return terms
 
     def _convolution(self, op: str, count: int, stride: int, name: str) -> nn.Module:
@@ -201,6 +210,7 @@ class Network(nn.Module):
             group: _ops.mask_weights(masks, group, candidates, "E")
             for group, candidates in (("normal", self.normal), ("reduce", self.reduce))
         }
+        in_use = {group: _ops.in_use(rows) for group, rows in weights.items()}
         s0, s1 = self._imagenet_stem(images) if self.imagenet else self._stem(images)
         unit = jnp.float32(1)
         features, halve = self.channels, self.imagenet
@@ -219,7 +229,7 @@ class Network(nn.Module):
                 name=f"cell{index}",
             )
             group = "reduce" if reduction else "normal"
-            s0, s1 = s1, cell(s0, s1, unit, weights[group])
+            s0, s1 = s1, cell(s0, s1, unit, weights[group], in_use[group])
             halve = reduction
             if self.auxiliary and index == 2 * self.cells // 3:
                 self._hand_out_auxiliary_logits(s1)

@@ -1,5 +1,8 @@
 """The operations of the DARTS spaces, those that read one node side by side."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,12 +29,12 @@ class Separable(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``.
 
         Args:
           activated: the input, ReLU applied.
-          live: how often the ReLU inside counts, ``[E]``.
+          live: how often the ReLU inside each counts, zero if it is not used.
         """
         features, count, size = activated.shape[-1], self.count, self.size
         y = _windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
@@ -39,7 +42,7 @@ class Separable(nn.Module):
         )
         y = _ops.PointwiseStack(features, name="pointwise_1")(y, live)
         y = _ops.batch_norm(self.affine, name="norm_1", stack=True)(y)
-        y = ReLU(name="relu")(y, live)
+        y = ReLU(name="relu")(y, jnp.stack(live))
         y = _windows.DepthwiseStack(count, size, name="depthwise_2")(y, live)
         y = _ops.PointwiseStack(features, name="pointwise_2")(y, live)
         return _ops.batch_norm(self.affine, name="norm_2", stack=True)(y)
@@ -63,7 +66,7 @@ class Dilated(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
         depthwise = _windows.DepthwiseStack(
             self.count, self.size, self.stride, 2, name="depthwise"
@@ -85,7 +88,7 @@ class Reduce(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: jax.Array) -> jax.Array:
+    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/2, W/2, C]``."""
         del live  # no ReLU inside
         half = activated.shape[-1] // 2

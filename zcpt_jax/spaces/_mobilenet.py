@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import weighted
+from zcpt_jax.skipping import weighted_sum
 from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
@@ -229,10 +229,12 @@ class Network(nn.Module):
         x = _ops.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
         for index, ops in enumerate(self.candidates):
             (x,) = CutPoint(homogeneous=False)(x)
+            used = [weights[index][OPS.index(op)] for op in ops]
             terms = [
-                self._run(index, op, x, weights[index][OPS.index(op)]) for op in ops
+                self._run(index, op, x, weight)
+                for op, weight in zip(ops, used, strict=True)
             ]
-            x = sum(terms[1:], terms[0])
+            x = weighted_sum(used, terms)
         x = _ops.Conv(HEAD, 1, name="head_conv")(x)
         x = ReLU(6, name="head_relu")(_ops.batch_norm(name="head_norm")(x))
         pooled = GlobalAverage()(x)
@@ -243,7 +245,7 @@ class Network(nn.Module):
 
     def _run(self, index: int, op: str, x: jax.Array, weight: Any) -> jax.Array:
         if op == "identity":
-            return weighted(weight, x)
+            return x
         layer, size, expansion = LAYERS[index], int(op[1]), int(op[3])
         block = _ops.InvertedResidual(
             self._width(layer.channels),
@@ -254,4 +256,4 @@ class Network(nn.Module):
             name=f"layer{index}_{op}",
         )
         on = jnp.float32(weight != 0)
-        return weighted(weight, block(x, live=on, used=on))
+        return block(x, live=on, used=on)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.skipping import on_images, weighted, where_used
+from zcpt_jax.skipping import on_images, weighted_sum, where_used
 from zcpt_jax.spaces import _ops, _windows
 from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
@@ -84,10 +84,10 @@ class Cell(nn.Module):
         for index, candidates in enumerate(self.candidates):
             z = self._input(x, nodes, inputs[index], blocked)
             results = [
-                weighted(weight, self._operation(op, z, index + 1, weight + blocked))
+                self._operation(op, z, index + 1, weight + blocked)
                 for op, weight in zip(candidates, ops[index], strict=True)
             ]
-            nodes.append(sum(results[1:], results[0]))
+            nodes.append(weighted_sum(ops[index], results))
         return self._output(x, nodes, inputs[-1], blocked)
 
     def _input(
@@ -101,8 +101,8 @@ class Cell(nn.Module):
                 z = nodes[parent - 1]
             else:
                 z = self._project(x, number, weight + blocked)
-            terms.append(weighted(weight, z))
-        return sum(terms[1:], terms[0])
+            terms.append(z)
+        return weighted_sum(weights, terms)
 
     def _output(
         self, x: jax.Array, nodes: list[jax.Array], inputs: Any, blocked: Any
@@ -110,7 +110,7 @@ class Cell(nn.Module):
         weights = dict(zip(self.parents[-1], inputs, strict=True))
         joined = jnp.concatenate(
             [
-                weighted(weights[number], node)
+                weighted_sum([weights[number]], [node])
                 if number in weights
                 else jnp.zeros_like(node)
                 for number, node in enumerate(nodes, start=1)
@@ -120,7 +120,7 @@ class Cell(nn.Module):
         if 0 not in weights:
             return joined
         projected = self._project(x, len(nodes) + 1, weights[0] + blocked)
-        return weighted(weights[0], projected) + joined
+        return weighted_sum([weights[0]], [projected]) + joined
 
     def _project(self, x: jax.Array, target: int, used: Any) -> jax.Array:
         """The cell's input as a choice node, or the output, reads it."""
@@ -203,7 +203,7 @@ class Network(nn.Module):
                 f"the masks must have the shapes {shapes}, got the shapes {found}"
             )
         inputs = [
-            equal if group is None else jnp.asarray(masks[group])
+            equal if group is None else _ops.scalars(jnp.asarray(masks[group]))
             for group, equal in zip(self.groups, ones, strict=True)
         ]
-        return jnp.asarray(masks[OP_GROUP]), inputs
+        return _ops.scalars(jnp.asarray(masks[OP_GROUP])), inputs

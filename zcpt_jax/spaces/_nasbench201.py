@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import apart, on_images, weighted, where_used
+from zcpt_jax.skipping import apart, on_images, weighted_sum, where_used
 from zcpt_jax.spaces import _init, _ops, _windows
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import (
@@ -170,19 +170,19 @@ class Cell(nn.Module):
           blocked: 1 if convolutions of weight zero count, 0 if they do not exist.
         """
         nodes = [x]
-        inputs: dict[int, list[jax.Array]] = {1: [], 2: [], 3: []}
+        inputs: dict[int, list[tuple[Any, jax.Array]]] = {1: [], 2: [], 3: []}
         for source in range(3):
             if source:
                 nodes.append(apart(_sum(inputs[source], x), weights))
             outgoing = self._outgoing(source, nodes[source], weights, blocked)
-            for node, term in outgoing:
-                inputs[node].append(term)
+            for node, weight, out in outgoing:
+                inputs[node].append((weight, out))
         return apart(_sum(inputs[3], x), weights)
 
     def _outgoing(
         self, source: int, z: jax.Array, weights: Sequence[Any], blocked: Any
-    ) -> list[tuple[int, jax.Array]]:
-        """Every weighted operation that reads node ``source``, with its target."""
+    ) -> list[tuple[int, Any, jax.Array]]:
+        """Target, weight and output of every operation that reads node ``source``."""
         uses = [
             (node, op, weights[edge][index])
             for edge, (node, origin) in enumerate(EDGES)
@@ -207,7 +207,7 @@ class Cell(nn.Module):
                 out = pooled
             else:
                 out = self._conv(op, activated, weight, f"{node}_{source}_{op}")
-            terms.append((node, weighted(weight, out)))
+            terms.append((node, weight, out))
         return terms
 
     def _conv(self, op: str, activated: jax.Array, weight: Any, name: str) -> jax.Array:
@@ -217,10 +217,10 @@ class Cell(nn.Module):
         return _ops.batch_norm(self.affine, name=f"{name}_norm")(y)
 
 
-def _sum(terms: list[jax.Array], x: jax.Array) -> jax.Array:
+def _sum(terms: list[tuple[Any, jax.Array]], x: jax.Array) -> jax.Array:
     # Zeros that XLA does not know to be zeros: it would work out all that follows from
     # them while it compiles, one number after the other, for minutes.
-    return sum(terms[1:], terms[0]) if terms else 0 * x
+    return weighted_sum(*zip(*terms, strict=True)) if terms else 0 * x
 
 
 class Reduction(nn.Module):

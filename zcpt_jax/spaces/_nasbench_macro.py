@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import weighted
+from zcpt_jax.skipping import weighted_sum
 from zcpt_jax.spaces import _init, _ops
 from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase
@@ -193,13 +193,14 @@ class Network(nn.Module):
         x = ReLU(name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
         for layer, ops in enumerate(self.candidates):
             (x,) = CutPoint()(x)
-            terms = []
+            used, terms = [], []
             for op in ops:
                 weight = weights[layer][OPS.index(op)]
                 on = jnp.float32(weight != 0)
                 out = self._run(layer, op, x, on, (1 - on) * blocked)
-                terms.append(weighted(weight, out))
-            x = sum(terms[1:], terms[0])
+                used.append(weight)
+                terms.append(out)
+            x = weighted_sum(used, terms)
         x = _ops.batch_norm(name="head_norm")(_ops.Conv(HEAD, 1, name="head_conv")(x))
         x = ReLU(name="head_relu")(x)
         pooled = GlobalAverage()(x)

@@ -19,7 +19,7 @@ from zcpt_jax.types import AS_NETWORK, InputError, Masks
 def mask_weights(
     masks: Masks | None, group: str, candidates: Sequence[Sequence[str]], rows: str
 ) -> Any:
-    """The weights of a group's candidates, ``[E][O]``: all one without masks.
+    """The weights of a group's candidates: lists of scalars, all one without masks.
 
     Args:
       masks: group to ``[E, O]``, or None.
@@ -39,7 +39,20 @@ def mask_weights(
             f"mask {group!r} must have shape [{rows}, O] = {list(expected)}, "
             f"got {list(weights.shape)}"
         )
-    return weights
+    return scalars(weights)
+
+
+def in_use(weights: Sequence[Sequence[Any]]) -> list[list[jax.Array]]:
+    """For each weight 1 if it is not zero, and 0 if it is."""
+    return [[jnp.float32(weight != 0) for weight in row] for row in weights]
+
+
+def scalars(weights: jax.Array) -> list[Any]:
+    """An array as lists of scalars, cut up once rather than at each use."""
+    rows = [
+        jax.lax.index_in_dim(weights, i, keepdims=False) for i in range(len(weights))
+    ]
+    return [scalars(row) for row in rows] if weights.ndim > 1 else rows
 
 
 def blocked(masks: Masks | None) -> Any:
