@@ -20,7 +20,8 @@ ALLOWED = {
     "lowering": {"types"},
     "groups": set(),
     "memory": set(),
-    "scoring": {"types", "groups", "lowering", "memory", "sharding"},
+    "calls": {"types", "lowering"},
+    "scoring": {"types", "calls", "groups", "lowering", "memory", "sharding"},
     "networks": {"types", "taps"},
     "budgets": {"types", "networks"},
     "tables": {"types"},
@@ -40,6 +41,7 @@ ALLOWED = {
     "evaluator": {
         "types",
         "budgets",
+        "calls",
         "data",
         "initial_weights",
         "lowering",

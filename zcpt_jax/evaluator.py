@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from zcpt_jax import initial_weights as weights_of
 from zcpt_jax import lowering
 from zcpt_jax.budgets import all_decisions
+from zcpt_jax.calls import Inputs, Rows
 from zcpt_jax.data import Dataset
 from zcpt_jax.initial_weights import NETWORK, SUPERNET
 from zcpt_jax.lowering import Lowering
 from zcpt_jax.minibatches import Feed, Minibatches
-from zcpt_jax.scoring import Inputs, Pending, Rows, Scorer
+from zcpt_jax.scoring import Pending, Scorer
 from zcpt_jax.stopwatch import Stopwatch
 from zcpt_jax.types import AS_NETWORK, Batch, Masks, Proxy, Space, Variables
 from zcpt_jax.validation import BLOCK

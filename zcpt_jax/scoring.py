@@ -1,74 +1,24 @@
-"""The fused call: many masks scored by one compiled function.
+"""The fused call: many masks scored by one compiled function (:mod:`zcpt_jax.calls`).
 
-What goes in are groups of masks (:mod:`zcpt_jax.groups`). On accelerators a call takes
-dozens of groups, which follow one another in a loop inside it, and the members of a
-group go through the network side by side; on CPU a call takes one mask.
+What goes in are groups of masks (:mod:`zcpt_jax.groups`), which the devices share.
 """
 
 import dataclasses
-import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zcpt_jax import lowering, memory, sharding
+from zcpt_jax.calls import GIVEN, Inputs, Rows, Scored, groups_of_call, make_call
 from zcpt_jax.groups import choose_width, group_rows, shares
 from zcpt_jax.lowering import Lowering
-from zcpt_jax.types import (
-    NOISE,
-    ApplyFn,
-    Batch,
-    InputError,
-    Masks,
-    ScoreFn,
-    Variables,
-)
-
-_MASKS = 64
-"""Masks a call and device, where calls have a loop: compiling takes the same for any
-number, and waiting for a call costs as much as a few masks."""
-
-
-class Inputs(NamedTuple):
-    """How a call makes what it scores with. Both are pure and traced.
-
-    Attributes:
-      variables: of what lies on the device and a number, the variables of a group.
-      batch: of what lies on the device and a number, the minibatch of a mask.
-    """
-
-    variables: Callable[[Any, Any], Variables]
-    batch: Callable[[Any, Any], Batch]
-
-
-GIVEN = Inputs(
-    lambda resident, number: resident["variables"],
-    lambda resident, number: jax.tree.map(lambda x: x[number], resident["batches"]),
-)
-"""What lies on the device are ``variables``, and ``batches`` ``[M, ...]``."""
-
-
-class Rows(NamedTuple):
-    """What is to be scored: R masks.
-
-    Attributes:
-      masks: every leaf ``[R, ...]``; empty for a network without masks.
-      batches: int ``[R]``, the number of each mask's minibatch.
-      weights: int ``[R]``, the number of its initial weights.
-      owners: int ``[R]``; masks of one owner share what is decided.
-    """
-
-    masks: Masks
-    batches: np.ndarray
-    weights: np.ndarray
-    owners: np.ndarray
+from zcpt_jax.types import ApplyFn, Batch, InputError, Masks, ScoreFn, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +85,8 @@ class Scorer:
         self._mesh = None if mesh is None else sharding.local(mesh)
         self._place = sharding.places(mesh)
         self.form = lowering.of_mesh(mesh) if form is None else form
-        self._inputs = inputs
-        self._score_fn, self._apply_fn = score_fn, apply_fn
-        self._forward_only, self._sizes, self._name = forward_only, sizes, name
+        self._scored = Scored(score_fn, apply_fn, inputs, forward_only)
+        self._sizes, self._name = sizes, name
         self.chunk_size = self.form.chunk
         self.programs: list[Program] = []
         self.busy_seconds = 0.0
@@ -252,7 +201,7 @@ class Scorer:
 
     def _widest(self, rows: Rows) -> int:
         """Masks to put together: those that share what is decided."""
-        if not (self.form.loops and self.form.groups and self._forward_only):
+        if not (self.form.loops and self.form.groups and self._scored.forward_only):
             return 1
         sizes = self._sizes or np.unique(rows.owners, return_counts=True)[1].tolist()
         return choose_width(sizes, self._place.total, most=32)
@@ -287,7 +236,7 @@ class Scorer:
     def _groups(self) -> int:
         """Groups of a call and device."""
         assert self.chunk_size is not None
-        return max(1, _MASKS // self.chunk_size) if self.form.loops else 1
+        return groups_of_call(self.form, self.chunk_size)
 
     def _example(self, resident: Any, rows: Rows) -> tuple[Any, ...]:
         """Arguments of a call, as far as their shapes."""
@@ -313,7 +262,8 @@ class Scorer:
         if key not in self._compiled:
             assert self.chunk_size is not None
             start = time.perf_counter()
-            lowered = self._program(self.chunk_size).lower(*args)
+            call = make_call(self._scored, self.form, self.chunk_size, self._mesh)
+            lowered = call.lower(*args)
             traced = time.perf_counter()
             compiled = lowered.compile()
             done = time.perf_counter()
@@ -328,40 +278,6 @@ class Scorer:
             self.programs.append(program)
             return compiled, program.bytes
         return self._compiled[key], 0
-
-    def _program(self, width: int) -> Any:
-        """The function of one call, not compiled yet."""
-        form, inputs = self.form, self._inputs
-        forward = self._forward_only
-        together = form.groups and forward and width > 1
-        may_skip = form.skips == "all" or (form.skips == "forward" and forward)
-        skip = may_skip and (width == 1 or together)
-        form = form.replace(together=together, skip=skip, chunk=width)
-
-        def group(resident: Any, masks: Any, batches: Any, weights: Any) -> Any:
-            variables = inputs.variables(resident, weights)
-
-            def member(mask: Any, number: Any) -> jax.Array:
-                batch = inputs.batch(resident, number)
-                apply_fn = _with_key(self._apply_fn, batch.key)
-                return self._score_fn(apply_fn, variables, batch, mask)
-
-            if width == 1:
-                return member(_take(masks, 0), batches[0])[None]
-            return jax.vmap(member)(masks, batches)
-
-        def call(
-            resident: Any, masks: Any, batches: Any, weights: Any, count: Any
-        ) -> jax.Array:
-            with lowering.using(form):
-                return _each_group(group, resident, (masks, batches, weights), count[0])
-
-        if self._mesh is None:
-            return jax.jit(call)
-        share, every = PartitionSpec(*self._mesh.axis_names), PartitionSpec()
-        specs = (every, share, share, share, share)
-        spread = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False)
-        return jax.jit(spread(call, in_specs=specs, out_specs=share))
 
     def _dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
         """Calls for all rows, and which row each of their scores is of."""
@@ -503,35 +419,9 @@ def score_masks(
     return Scorer(score_fn, apply_fn, form=form)(variables, batch, masks)
 
 
-def _with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
-    run: Any = apply_fn
-    return run if key is None else functools.partial(run, rngs={NOISE: key})
-
-
-def _each_group(
-    group: Callable[..., jax.Array], resident: Any, groups: Any, count: Any
-) -> jax.Array:
-    """The scores of the first ``count`` groups, ``[G, width, ...]``; zeros after."""
-    total = len(groups[-1])
-    if total == 1:
-        return group(resident, *_take(groups, 0))[None]
-    run = jax.jit(group)  # traced once, though its shape is asked for first
-    shape = jax.eval_shape(run, resident, *_take(groups, 0))
-
-    def body(number: Any, scores: jax.Array) -> jax.Array:
-        return scores.at[number].set(run(resident, *_take(groups, number)))
-
-    scores = jnp.zeros((total, *shape.shape), shape.dtype)
-    return jax.lax.fori_loop(0, count, body, scores)
-
-
 def _shapes(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-
-
-def _take(tree: Any, number: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def _stack_size(masks: Masks) -> int:
