@@ -46,6 +46,7 @@ ALLOWED = {
         "initial_weights",
         "lowering",
         "minibatches",
+        "sharding",
         "scoring",
         "stopwatch",
         "validation",

@@ -45,7 +45,10 @@ def search(space, form, **settings):
     return result, [program.name for program in stopwatch.programs]
 
 
-@pytest.mark.parametrize("initialisations", ["one", "each"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("initialisations", [pytest.param("one", marks=SLOW), "each"])
 def test_every_form_finds_the_same_by_one_program(initialisations):
     space = get_space("nasbench201", **TINY["nasbench201"])
     found = {}
@@ -62,7 +65,9 @@ def test_every_form_finds_the_same_by_one_program(initialisations):
             )
 
 
-@pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "form", [CPU, pytest.param(GPU, marks=SLOW)], ids=["cpu", "gpu"]
+)
 def test_a_darts_search_compiles_the_supernet_and_the_networks(form):
     space = get_space("darts_s2", **TINY["darts_s2"])
     result, programs = search(space, form)
@@ -70,8 +75,15 @@ def test_a_darts_search_compiles_the_supernet_and_the_networks(form):
     assert len(set(result.proposals)) > 1
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("initialisations", ["one", "each"])
+@pytest.mark.parametrize(
+    ("devices", "initialisations"),
+    [
+        (1, "one"),
+        pytest.param(1, "each", marks=SLOW),
+        pytest.param(8, "one", marks=[SLOW, pytest.mark.cpu_only]),
+        pytest.param(8, "each", marks=pytest.mark.cpu_only),
+    ],
+)
 def test_nothing_in_the_hot_loop_goes_through_the_host(devices, initialisations):
     """Arrays are put on the devices on purpose, and scores are read on purpose."""
     space = get_space("nasbench201", **TINY["nasbench201"])
@@ -100,7 +112,12 @@ def test_nothing_in_the_hot_loop_goes_through_the_host(devices, initialisations)
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    ["nasbench201", "nasbench_macro"]
+    + [pytest.param(n, marks=SLOW) for n in TINY if not n.startswith("nasbench")]
+    + [pytest.param("nasbench1shot1_1", marks=SLOW)],
+)
 def test_a_masked_network_scores_as_the_network_does(name):
     check_networks(name, ["nwot"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from zcpt_jax import sharding
+from zcpt_jax import scoring, sharding
 from zcpt_jax.data import load_dataset
 from zcpt_jax.evaluator import Evaluator
 from zcpt_jax.lowering import CPU, GPU
@@ -128,6 +128,41 @@ def test_a_search_finds_the_same_on_one_device_and_on_eight():
     ]
     assert found[0].proposals == found[1].proposals
     assert found[0].genotype == found[1].genotype
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [
+        (None, 0, None),
+        (None, 1, "RESOURCE_EXHAUSTED: in another process"),
+        ("RESOURCE_EXHAUSTED: 9 GB", 0, "RESOURCE_EXHAUSTED: 9 GB"),
+    ],
+)
+def test_processes_agree_on_scoring_again(monkeypatch, own, others, expected):
+    """All take part in the same exchange, so that none waits for ever."""
+    exchanged = []
+
+    def gather(status):
+        exchanged.append(int(status))
+        return np.array([status, others])
+
+    monkeypatch.setattr(scoring.multihost_utils, "process_allgather", gather)
+    error = None if own is None else jax.errors.JaxRuntimeError(own)
+    found = scoring._agreed(error, processes=2)
+    assert len(exchanged) == 1
+    assert (found is None) if expected is None else str(found) == expected
+
+
+def test_what_fails_in_one_process_ends_all(monkeypatch):
+    failed = scoring._FAILED
+    monkeypatch.setattr(
+        scoring.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
+    )
+    with pytest.raises(jax.errors.JaxRuntimeError, match="another process failed"):
+        scoring._agreed(None, processes=2)
+    lost = jax.errors.JaxRuntimeError("INTERNAL: lost")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: lost"):
+        scoring._agreed(lost, processes=2)
 
 
 @pytest.mark.cpu_only

@@ -1,5 +1,6 @@
 """Scores of a space's networks; weights and minibatches follow from a seed."""
 
+import contextlib
 import threading
 import time
 import zlib
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zcpt_jax import initial_weights as weights_of
-from zcpt_jax import lowering
+from zcpt_jax import lowering, sharding
 from zcpt_jax.budgets import all_decisions
 from zcpt_jax.calls import Inputs, Rows
 from zcpt_jax.data import Dataset
@@ -123,12 +124,14 @@ class Evaluator:
         """Compiles, each program in a thread of its own, and reads the images.
 
         Only where calls draw their own weights: what they need is known beforehand. The
-        calls that come wait for what they need.
+        calls that come wait for what they need. Several processes compile at their
+        first call, in the same order, as they agree on how many masks fit.
 
         Args:
           validation: whether networks will be scored too.
         """
-        if not self.form.inside or self._given is not None:
+        alone = sharding.places(self._mesh).processes == 1
+        if not (self.form.inside and alone) or self._given is not None:
             return
         networks = [self._supernet()]
         if validation and self._masked is not None:
@@ -140,6 +143,10 @@ class Evaluator:
             ).start()
 
     def _compile_ahead(self, network: _Network) -> None:
+        with contextlib.suppress(Exception):  # the call that comes says it, and waits
+            self._compile(network)
+
+    def _compile(self, network: _Network) -> None:
         feed = self._minibatches.feed([(_PROPOSAL_STREAM, 0, 0)], self._feed_size)
         resident = {
             **self._minibatches.shapes(),
