@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ import numpy as np
 _CHILD = Path(__file__).with_name("child.py")
 IMAGE_SIZE = 32
 CLASSES = 10
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes numbers of a row as soon as they are known."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Job:
       batch_size: images of a minibatch.
       proposals: N of the search whose chunk size a step has.
       repeats: how often the same is timed; medians are taken.
+      form: fields of the :class:`zcpt_jax.lowering.Lowering` of the device that this
+        library changes.
       masks_file: masks, for the reference to score; of a proposal, this library writes
         them.
       seed: of weights, images and order.
@@ -47,6 +53,7 @@ class Job:
     batch_size: int = 64
     proposals: int = 10
     repeats: int = 5
+    form: dict[str, Any] = field(default_factory=dict)
     masks_file: str = ""
     seed: int = 0
 
@@ -60,6 +67,29 @@ class Job:
         shape = (self.batch_size, IMAGE_SIZE, IMAGE_SIZE, 3)
         images = rng.normal(size=shape).astype(np.float32)
         return images, rng.integers(CLASSES, size=self.batch_size, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training steps of the DARTS_V2 network to be timed.
+
+    Attributes:
+      precision: of activations, ``float32`` or ``bfloat16``.
+      channels: of the first cell's nodes.
+      cells: their number.
+      batch_size: images of a minibatch.
+      seconds: for how long steps are timed.
+      warm_up: steps before that; so many follow one another before a wait.
+      dataset: of this library's steps, see ``--dataset`` of the commands.
+    """
+
+    precision: str = "float32"
+    channels: int = 36
+    cells: int = 20
+    batch_size: int = 96
+    seconds: float = 5.0
+    warm_up: int = 10
+    dataset: str = "digits"
 
 
 def run_in_child(job: Job) -> dict[str, Any]:
@@ -87,6 +117,9 @@ def run_in_child(job: Job) -> dict[str, Any]:
 
 def explain(done: subprocess.CompletedProcess[str]) -> str:
     """Why a child ended early, in one line."""
+    checks = [line for line in done.stderr.splitlines() if "Check failed" in line]
+    if checks:  # what XLA says before it aborts the process
+        return checks[0].strip()
     if done.returncode < 0:
         hint = "; the machine may be out of memory" if done.returncode == -9 else ""
         return f"killed by signal {-done.returncode}{hint}"
@@ -95,7 +128,9 @@ def explain(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def cores_in_use() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use; ``OMP_NUM_THREADS`` takes precedence."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return int(os.environ["OMP_NUM_THREADS"])
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks.jobs import CLASSES, IMAGE_SIZE, Job
+from zcpt_jax import lowering
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.budgets import all_decisions
 from zcpt_jax.orders import get_order
@@ -32,6 +33,7 @@ class _Supernet:
         self.scorer = Scorer(
             self.proxy.score,
             supernet.apply,
+            form=lowering.default().replace(**job.form),
             forward_only=self.proxy.forward_only,
             sizes=[most] * proposals,
         )
@@ -79,6 +81,7 @@ def step(job: Job) -> dict[str, Any]:
     seconds = [net.timed(batches, masks, which)[1] for _ in range(job.repeats)]
     return {
         "compile_seconds": net.scorer.compile_seconds,
+        "trace_seconds": sum(p.trace_seconds for p in net.scorer.programs),
         "ms": [1e3 * value / len(which) for value in seconds],
         "chunk": net.scorer.chunk_size,
         "device": jax.devices()[0].device_kind,

@@ -28,7 +28,7 @@ def measure_step(job: Job, rounds: int, reference: bool) -> dict[str, Any]:
     theirs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         job = dataclasses.replace(job, masks_file=str(Path(folder, "masks.npz")))
-        _write_first_step(job)
+        write_first_step(job)
         turns = [(job, ours)]
         if reference:
             turns.append((dataclasses.replace(job, side="reference"), theirs))
@@ -90,7 +90,7 @@ def measure_proposal(job: Job, rounds: int, reference: bool) -> dict[str, Any]:
     return {**row, "rounds": {"ours": ours, "reference": theirs}}
 
 
-def _write_first_step(job: Job) -> None:
+def write_first_step(job: Job) -> None:
     """The masks of the first decision, each of its candidates removed in turn."""
     space = get_space(job.space, **job.options)
     decision = space.phases()[0].tracks[0][0]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def measure_search(data_dir: str | None, smoke: bool) -> dict[str, Any]:
     row["dataset"] = dataset
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("cold", "warm"):
-            found = _run([*args, f"--output_dir={folder}/{cache}"], f"{folder}/cache")
+            output = Path(folder, cache)
+            found = run_search([*args, f"--output_dir={output}"], f"{folder}/cache")
             if "error" in found:
                 return {**row, "error": f"{cache} cache: {found['error']}"}
             row[f"{cache}_seconds"] = sum(found["seconds"].values())
@@ -56,20 +58,38 @@ def measure_search(data_dir: str | None, smoke: bool) -> dict[str, Any]:
     return row
 
 
-def _run(args: list[str], cache: str) -> dict[str, Any]:
+def run_search(
+    args: list[str], cache: str, patience: float | None = None
+) -> dict[str, Any]:
+    """Run ``launch/search.py`` with a compilation cache of its own.
+
+    Args:
+      args: flags, the last of them ``--output_dir``.
+      cache: folder of the compilation cache.
+      patience: seconds after which the search is killed; None to wait for its end.
+
+    Returns:
+      The run's ``timings.json`` and ``wall_seconds`` of the process, with ``error``
+      where the search failed or was killed; the timings are then those so far.
+    """
     environment = {
         **os.environ,
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "search.py"), *args],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    if done.returncode:
-        return {"error": explain(done)}
-    output = Path(args[-1].partition("=")[2])
-    return json.loads((output / "timings.json").read_text())
+    command = [sys.executable, str(ROOT / "launch" / "search.py"), *args]
+    found: dict[str, Any] = {}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=patience
+        )
+        if done.returncode:
+            found["error"] = explain(done)
+    except subprocess.TimeoutExpired:
+        found["error"] = f"not done after {patience:.0f} s"
+    found["wall_seconds"] = time.perf_counter() - start
+    file = Path(args[-1].partition("=")[2], "timings.json")
+    timings = json.loads(file.read_text()) if file.exists() else {}
+    return {**timings, **found}

@@ -30,18 +30,21 @@ _SEARCH = (
     ("cold cache s", "cold_seconds", "{:.1f}"),
     ("warm cache s", "warm_seconds", "{:.1f}"),
 )
-_TARGET = (
+TARGET = (
     ("target", "target", "{}"),
     ("measured", "value", "{:.2f}"),
     ("met", "met", "{}"),
 )
-SECTIONS = {
+Sections = Mapping[str, tuple[str, Sequence[tuple[str, str, str]]]]
+"""Name of a section to its title and columns: heading, key, format."""
+
+SECTIONS: Sections = {
     "steps": ("one step of the undecided supernet, a perturbation", _STEP),
     "proposals": ("one whole proposal, a perturbation on average", _PROPOSAL),
     "searches": ("a whole search", _SEARCH),
-    "targets": ("targets", _TARGET),
+    "targets": ("targets", TARGET),
 }
-"""Name of a section to its title and columns: heading, key, format."""
+"""The tables of ``benchmarks/run.py``."""
 
 _COMPARED = (
     "compile_seconds",
@@ -55,10 +58,15 @@ _COMPARED = (
 )
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """All tables of a report, and what could not be measured."""
+def render(report: Mapping[str, Any], sections: Sections = SECTIONS) -> str:
+    """All tables of a report, and what could not be measured.
+
+    Args:
+      report: its environment, and rows by section.
+      sections: the tables.
+    """
     parts = [_environment(report["environment"])]
-    for name, (title, columns) in SECTIONS.items():
+    for name, (title, columns) in sections.items():
         rows = report.get(name, ())
         if rows:
             texts = [
@@ -66,8 +74,8 @@ def render(report: Mapping[str, Any]) -> str:
             ]
             parts.append(f"{title}\n{_table([head for head, _, _ in columns], texts)}")
     errors = [
-        f"{row['space']} {row['proxy']}: {row['error']}"
-        for name in SECTIONS
+        f"{' '.join(_name(row))}: {row['error']}"
+        for name in sections
         for row in report.get(name, ())
         if "error" in row
     ]
@@ -93,6 +101,11 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if old.get("environment", {}).get(key) != value
     ]
     return "\n".join(["new / old", _table(headings, texts), *changed])
+
+
+def _name(row: Mapping[str, Any]) -> list[str]:
+    parts = (row["space"], row["proxy"], row.get("variant"))
+    return [part for part in parts if part]
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ class Target:
       number: the key of the number in the row.
       bound: what it is to reach.
       at_least: whether it is to be at least, or else below it.
+      variant: of the row, where one space and proxy have several.
     """
 
     section: str
@@ -27,15 +28,22 @@ class Target:
     number: str
     bound: float
     at_least: bool = True
+    variant: str = ""
 
     def __str__(self) -> str:
         """``step ratio >= 8 (nwot, darts)``."""
         sign = ">=" if self.at_least else "<"
         name = f"{_SINGULAR[self.section]} {self.number}"
-        return f"{name} {sign} {self.bound:g} ({self.proxy}, {self.space})"
+        row = ", ".join(filter(None, (self.proxy, self.space, self.variant)))
+        return f"{name} {sign} {self.bound:g} ({row})"
 
 
-_SINGULAR = {"steps": "step", "proposals": "proposal", "searches": "search"}
+_SINGULAR = {
+    "steps": "step",
+    "proposals": "proposal",
+    "searches": "search",
+    "trainings": "training",
+}
 
 TARGETS = (
     Target("steps", "nasbench201", "nwot", "ratio", 8),
@@ -53,17 +61,20 @@ TARGETS = (
 )
 
 
-def judge(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judge(
+    report: Mapping[str, Any], targets: Sequence[Target] = TARGETS
+) -> list[dict[str, Any]]:
     """Each target beside what was measured, as far as it was.
 
     Args:
       report: sections of rows, each a mapping.
+      targets: what the numbers are to reach.
 
     Returns:
       Rows of target, value and whether it is met.
     """
     rows = []
-    for target in TARGETS:
+    for target in targets:
         value = _find(report.get(target.section, ()), target)
         if value is not None:
             met = value >= target.bound if target.at_least else value < target.bound
@@ -72,7 +83,8 @@ def judge(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _find(rows: Sequence[Mapping[str, Any]], target: Target) -> float | None:
+    wanted = (target.space, target.proxy, target.variant)
     for row in rows:
-        if (row["space"], row["proxy"]) == (target.space, target.proxy):
+        if (row["space"], row["proxy"], row.get("variant", "")) == wanted:
             return row.get(target.number)
     return None

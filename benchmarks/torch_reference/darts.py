@@ -19,12 +19,12 @@ class ReLUConvBN(nn.Module):
     Hooks on names with "ReLU" in them fire for this module and for the one inside.
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, affine: bool = False) -> None:
         super().__init__()
         self.op = nn.Sequential(
             nn.ReLU(inplace=False),
             nn.Conv2d(c_in, c_out, 1, bias=False),
-            nn.BatchNorm2d(c_out, affine=False),
+            nn.BatchNorm2d(c_out, affine=affine),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,12 +35,12 @@ class ReLUConvBN(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halves the resolution by two strided 1x1 convolutions, one pixel apart."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, affine: bool = False) -> None:
         super().__init__()
         self.relu = nn.ReLU(inplace=False)
         self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, affine=False)
+        self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, c_in, H, W]`` to ``[B, c_out, H/2, W/2]``."""
@@ -50,7 +50,7 @@ class FactorizedReduce(nn.Module):
 
 
 def _depthwise_block(
-    channels: int, size: int, stride: int, dilation: int
+    channels: int, size: int, stride: int, dilation: int, affine: bool
 ) -> list[nn.Module]:
     padding = dilation * (size // 2)
     depthwise = nn.Conv2d(
@@ -60,17 +60,19 @@ def _depthwise_block(
         nn.ReLU(inplace=False),
         depthwise,
         nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels, affine=False),
+        nn.BatchNorm2d(channels, affine=affine),
     ]
 
 
 class SepConv(nn.Module):
     """Twice: ReLU, depthwise convolution, 1x1 convolution, BatchNorm."""
 
-    def __init__(self, channels: int, size: int, stride: int) -> None:
+    def __init__(
+        self, channels: int, size: int, stride: int, affine: bool = False
+    ) -> None:
         super().__init__()
-        first = _depthwise_block(channels, size, stride, dilation=1)
-        second = _depthwise_block(channels, size, stride=1, dilation=1)
+        first = _depthwise_block(channels, size, stride, 1, affine)
+        second = _depthwise_block(channels, size, 1, 1, affine)
         self.op = nn.Sequential(*first, *second)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,9 +83,11 @@ class SepConv(nn.Module):
 class DilConv(nn.Module):
     """ReLU, depthwise convolution of dilation 2, 1x1 convolution, BatchNorm."""
 
-    def __init__(self, channels: int, size: int, stride: int) -> None:
+    def __init__(
+        self, channels: int, size: int, stride: int, affine: bool = False
+    ) -> None:
         super().__init__()
-        self.op = nn.Sequential(*_depthwise_block(channels, size, stride, dilation=2))
+        self.op = nn.Sequential(*_depthwise_block(channels, size, stride, 2, affine))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, C, H, W]`` to ``[B, C, H/stride, W/stride]``."""

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 EVENTS = "tensorboard"
 
 _TAGS = {"test_": "test/", "": "train/"}
@@ -20,6 +18,8 @@ class Events:
           folder: of the run.
           step: that training goes on from; what was written of later ones is hidden.
         """
+        from tensorboardX import SummaryWriter  # only a run on disk needs it
+
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
 
     def __enter__(self) -> "Events":
