@@ -197,6 +197,9 @@ def judge(check: Check, found: Mapping[str, Any]) -> str:
     """
     if "error" in found:
         return str(found["error"])
+    needed, usable = (found[f"{name}_bytes"] / 1e9 for name in ("needed", "usable"))
+    if needed > usable:
+        return f"needs {needed:.1f} GB, {usable:.1f} GB can be used"
     if found["transfers"]:
         return f"{found['transfers']} transfers between host and device"
     if check.programs is not None and found["programs"] > check.programs:

@@ -47,6 +47,7 @@ class Check:
       programs: how many programs a search may compile for this module and validation,
         None if it is not checked.
       limit: seconds after which the check is given up.
+      bytes_limit: bytes that JAX can allocate on the chip, None for the chip's own.
     """
 
     kind: Literal["scores", "training", "supernet training", "strided product"]
@@ -61,11 +62,15 @@ class Check:
     proposals: int = 10
     programs: int | None = None
     limit: int = 900
+    bytes_limit: int | None = None
 
     @property
     def what(self) -> str:
         """The program in words, such as ``darts nwot supernet``."""
-        size = f"reduced to {_written(self.options)}" if self.options else ""
+        reduced = self.options == REDUCED.get(self.space)
+        size = ",".join(f"{key}={value}" for key, value in self.options.items())
+        if size:
+            size = f"{'reduced to' if reduced else 'with'} {size}"
         kind = "" if self.kind == "scores" else self.kind
         parts = (self.space, self.proxy, self.module, kind, size)
         return " ".join(part for part in parts if part)
@@ -74,10 +79,6 @@ class Check:
     def name(self) -> str:
         """The program and the chip; ``--only`` looks into it."""
         return f"{self.what} {self.chip}"
-
-
-def _written(options: dict[str, Any]) -> str:
-    return ",".join(f"{key}={value}" for key, value in options.items())
 
 
 def list_checks(everything: bool, chips: Sequence[str]) -> list[Check]:

@@ -22,7 +22,7 @@ compiles = pytest.mark.skipif(
     bool(MISSING), reason=f"{' and '.join(MISSING)} not installed: make accelerators"
 )
 STRIDED = Check("strided product", "h200", batch_size=4, limit=300)
-FINE = {"transfers": 0, "programs": 1}
+FINE = {"transfers": 0, "programs": 1, "needed_bytes": 1, "usable_bytes": 2}
 
 
 @compiles
@@ -60,6 +60,25 @@ def test_a_small_darts_supernet_compiles(chip):
 
 
 @compiles
+def test_fewer_masks_are_put_together_where_memory_is_scarce():
+    check = Check(
+        "scores",
+        "h200",
+        "nasbench201",
+        "nwot",
+        "supernet",
+        options=REDUCED["nasbench201"],
+        batch_size=4,
+        image_size=8,
+        bytes_limit=1000,
+        limit=600,
+    )
+    found = run_check(check)
+    assert found["tried"] == [5, 1]
+    assert found["result"] == "needs 0.0 GB, 0.0 GB can be used"
+
+
+@compiles
 def test_a_step_of_training_compiles():
     check = Check(
         "training",
@@ -92,6 +111,10 @@ def test_every_space_and_proxy_is_compiled_for_a_gpu_and_a_tpu():
     [
         (FINE, "ok"),
         ({**FINE, "transfers": 2}, "2 transfers between host and device"),
+        (
+            {**FINE, "needed_bytes": 3e9, "usable_bytes": 2e9},
+            "needs 3.0 GB, 2.0 GB can be used",
+        ),
         ({**FINE, "programs": 3}, "3 programs, expected 2"),
         ({"error": "aborted by signal 6"}, "aborted by signal 6"),
     ],
