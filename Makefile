@@ -3,13 +3,15 @@
 # `make accelerators` compiles for GPUs and TPUs on a machine that has none. Its virtual
 # environment in .venv-accelerators takes 6.8 GB (CUDA and libtpu);
 # CUDA=cuda13 suits jax 0.12 and newer.
-# ACCELERATORS=all compiles every space and proxy at full size, for hours.
+# ACCELERATORS=reduced compiles every space with every proxy, reduced, and
+# ACCELERATORS=all at full size, for hours.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ACCELERATORS_VENV := .venv-accelerators
 ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
+ACCELERATORS ?= default
 CUDA := cuda12
 
 .PHONY: search test check accelerators clean
@@ -26,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 accelerators: $(ACCELERATORS_VENV)/.dev
-	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks $(if $(filter all,$(ACCELERATORS)),--all)
+	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks --programs=$(ACCELERATORS)
 
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'

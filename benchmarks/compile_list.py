@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 CLASSES = 10
 GPUS, TPUS = ("h200", "h100"), ("v5e", "v4")
+EXTENTS = ("default", "reduced", "all")
+"""How much is compiled, see :func:`list_checks`."""
 PROXIES = ("nwot", "log_synflow", "snip", "jacob_cov", "zico")
 _CELL = (
     "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+"
@@ -23,6 +25,15 @@ REDUCED: dict[str, dict[str, Any]] = {
     "mobilenet": {"width_multiplier": 0.1},
 }
 """Options of every space with which it compiles fastest."""
+
+_OF_FAMILIES = (
+    "nasbench201",
+    "darts_s1",
+    "nasbench1shot1_1",
+    "nasbench_macro",
+    "mobilenet",
+)
+"""One space of each family; those of a family have the same operations."""
 
 _OWN_NETWORKS = _DARTS
 """Spaces whose networks need a module besides the supernet, with nwot."""
@@ -67,10 +78,9 @@ class Check:
     @property
     def what(self) -> str:
         """The program in words, such as ``darts nwot supernet``."""
-        reduced = self.options == REDUCED.get(self.space)
         size = ",".join(f"{key}={value}" for key, value in self.options.items())
-        if size:
-            size = f"{'reduced to' if reduced else 'with'} {size}"
+        if size and self.options == REDUCED.get(self.space):
+            size = "reduced"
         kind = "" if self.kind == "scores" else self.kind
         parts = (self.space, self.proxy, self.module, kind, size)
         return " ".join(part for part in parts if part)
@@ -81,14 +91,18 @@ class Check:
         return f"{self.what} {self.chip}"
 
 
-def list_checks(everything: bool, chips: Sequence[str]) -> list[Check]:
+def list_checks(extent: str, chips: Sequence[str]) -> list[Check]:
     """All checks, those of the published sizes first.
 
     Args:
-      everything: compile every space and proxy at its published size, not reduced.
+      extent: one of :data:`EXTENTS`. All of them have NAS-Bench-201 and DARTS with nwot
+        at their published size, and a step of each trainer. ``default`` adds every
+        space with nwot and one space of each family with the other proxies, reduced;
+        ``reduced`` adds every space with every proxy, reduced; ``all`` adds them at
+        their published size, for every chip.
       chips: names of the chips.
     """
-    checks = [*_published(), *_trainers(), *_others(everything)]
+    checks = [*_published(), *_trainers(), *_others(extent)]
     return [check for check in checks if check.chip in chips]
 
 
@@ -112,16 +126,17 @@ def _trainers() -> Iterator[Check]:
     yield Check("supernet training", chip, "darts_s2", options=tiny, batch_size=8)
 
 
-def _others(everything: bool) -> Iterator[Check]:
+def _others(extent: str) -> Iterator[Check]:
     """Every other space and proxy, nwot of every space first."""
     done = {(check.space, check.proxy) for check in _published()}
     for proxy in PROXIES:
         for space, options in REDUCED.items():
-            if (space, proxy) in done:
+            left_out = extent == "default" and space not in _OF_FAMILIES
+            if (space, proxy) in done or (left_out and proxy != "nwot"):
                 continue
-            for chip in (*GPUS, *TPUS) if everything else ("h200", "v5e"):
+            for chip in (*GPUS, *TPUS) if extent == "all" else ("h200", "v5e"):
                 check = _scores(space, proxy, "supernet", chip)
-                if not everything:
+                if extent != "all":
                     check = dataclasses.replace(
                         check, options=options, batch_size=8, limit=300
                     )

@@ -95,15 +95,18 @@ def test_a_step_of_training_compiles():
 
 
 def test_every_space_and_proxy_is_compiled_for_a_gpu_and_a_tpu():
-    checks = list_checks(False, CHIPS)
+    checks = list_checks("reduced", CHIPS)
     assert len({check.name for check in checks}) == len(checks)
     for chip in ("h200", "v5e"):
         scored = {(c.space, c.proxy) for c in checks if c.chip == chip and c.proxy}
         proxies = ("nwot", "log_synflow", "snip", "jacob_cov", "zico")
         assert scored == {(space, proxy) for space in REDUCED for proxy in proxies}
-    full = [check for check in list_checks(True, CHIPS) if check.kind == "scores"]
+    usual = list_checks("default", CHIPS)
+    assert set(REDUCED) == {check.space for check in usual if check.proxy == "nwot"}
+    assert {check.name for check in usual} < {check.name for check in checks}
+    full = [check for check in list_checks("all", CHIPS) if check.kind == "scores"]
     assert not any(check.options for check in full)
-    assert {check.chip for check in list_checks(True, ["v4"])} == {"v4"}
+    assert {check.chip for check in list_checks("all", ["v4"])} == {"v4"}
 
 
 @pytest.mark.parametrize(
