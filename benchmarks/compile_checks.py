@@ -15,8 +15,7 @@ program fits, and so does the check. TPU programs are compiled at the lowest eff
 The time of a mask is an estimate for TPUs: the sum of XLA's ``estimated_cycles`` at
 1.5 GHz, divided by the masks of a group. Every instruction counts once. The sum is
 therefore only a lower bound for what is inside loops within a network, and counts all
-branches of a condition. XLA says neither times nor
-code sizes for GPUs.
+branches of a condition. XLA gives neither times nor code sizes for GPUs.
 """
 
 import dataclasses
@@ -70,7 +69,7 @@ _CHIPS = flags.DEFINE_list(
     "chips", [*GPUS, *TPUS], f"of {', '.join((*GPUS, *TPUS))}; default: all of them"
 )
 _LIMIT = flags.DEFINE_integer(
-    "limit", None, "seconds for one check; default: 300 for reduced networks, else 900"
+    "limit", None, "seconds for one check; default: 600 for reduced networks, else 900"
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "the report; default: runs/benchmarks/accelerators-<utc time>.json"

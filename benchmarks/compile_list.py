@@ -138,7 +138,7 @@ def _others(extent: str) -> Iterator[Check]:
                 check = _scores(space, proxy, "supernet", chip)
                 if extent != "all":
                     check = dataclasses.replace(
-                        check, options=options, batch_size=8, limit=300
+                        check, options=options, batch_size=8, limit=600
                     )
                 yield check
 
