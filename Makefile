@@ -1,11 +1,20 @@
 # `make search` finds a cell on real digits; `make test` runs the tests.
 # Both set up a virtual environment in .venv first, and reuse it while it is current.
+# `make accelerators` compiles for GPUs and TPUs on a machine that has none. Its virtual
+# environment in .venv-accelerators takes 6.8 GB (CUDA and libtpu);
+# CUDA=cuda13 suits jax 0.12 and newer.
+# ACCELERATORS=reduced compiles every space with every proxy, reduced, and
+# ACCELERATORS=all at full size, for hours.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ACCELERATORS_VENV := .venv-accelerators
+ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
+ACCELERATORS ?= default
+CUDA := cuda12
 
-.PHONY: search test check clean
+.PHONY: search test check accelerators clean
 
 search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
@@ -18,6 +27,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+accelerators: $(ACCELERATORS_VENV)/.dev
+	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks --programs=$(ACCELERATORS)
+
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +40,11 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+$(ACCELERATORS_VENV)/.dev: requirements.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(ACCELERATORS_VENV)
+	$(ACCELERATORS_BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt "jax[$(CUDA),tpu]"
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(ACCELERATORS_VENV)
