@@ -191,7 +191,7 @@ def _environment() -> dict[str, Any]:
     settings = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return {
         "device": None,
-        "processor": _processor(),
+        "processor": jobs.processor(),
         "cores": jobs.cores_in_use(),
         "python": platform.python_version(),
         **versions,
@@ -204,13 +204,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _settings() -> dict[str, Any]:
