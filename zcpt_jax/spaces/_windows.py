@@ -73,10 +73,11 @@ class DepthwiseStack(nn.Module):
             return each_where_used(used, one, x, kernels)
         if form.depthwise == "shifted":
             return _shifted_depthwise(x, kernels, self.stride, self.dilation)
-        # An input of its own for each: XLA rewrites kernels that share one to a dense
-        # convolution of as many times the work as there are channels.
-        x = x if x.ndim == 5 else jnp.broadcast_to(x, (self.count, *x.shape))
-        return jax.vmap(one)(x, kernels)
+        if form.loops and x.ndim == 4:
+            # An input of its own for each: for TPUs XLA rewrites kernels that share one
+            # to a dense convolution of as many times the work as there are channels.
+            x = jnp.broadcast_to(x, (self.count, *x.shape))
+        return jax.vmap(one, (0 if x.ndim == 5 else None, 0))(x, kernels)
 
 
 @functools.cache
