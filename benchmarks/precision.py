@@ -232,7 +232,8 @@ def searches(dataset: Dataset, table: Table, seeds: Sequence[int]) -> Iterator[R
 
     Yields:
       For each seed and rounding: how many proposals, and whether the cell found, are
-      those of the search in float32, and the accuracy of that cell.
+      those of the search in float32, the accuracy of that cell, and the largest
+      difference of the validation scores of proposals that both searches made.
     """
     space = _space()
     accuracies = next(iter(table.columns.values()))
@@ -252,12 +253,18 @@ def searches(dataset: Dataset, table: Table, seeds: Sequence[int]) -> Iterator[R
             exact = result if exact is None else exact
             pairs = zip(result.proposals, exact.proposals, strict=True)
             row = table.rows[space.table_key(result.genotype)]
+            shared = sorted(set(result.validation) & set(exact.validation))
+            scores, before = (
+                np.array([one.validation[cell] for cell in shared])
+                for one in (result, exact)
+            )
             yield {
                 "seed": seed,
                 "rounding": rounding,
                 "same proposals": sum(one == other for one, other in pairs),
                 "same cell": result.genotype == exact.genotype,
                 "accuracy": float(accuracies[row]),
+                "largest difference": _largest_difference(scores, before),
                 "cell": result.genotype,
                 "seconds": time.perf_counter() - started,
             }
@@ -303,9 +310,9 @@ def _rounded(name: str, rounding: str) -> Proxy:
 
 
 def _largest_difference(scores: np.ndarray, exact: np.ndarray) -> float:
-    """Returns the largest absolute difference of finite scores."""
+    """Returns the largest absolute difference of finite scores, 0 without any."""
     finite = np.isfinite(scores) & np.isfinite(exact)
-    return float(np.abs(scores[finite] - exact[finite]).max())
+    return float(np.abs(scores[finite] - exact[finite]).max(initial=0.0))
 
 
 def _text(value: Any) -> str:
