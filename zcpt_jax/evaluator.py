@@ -56,6 +56,8 @@ class Evaluator:
 
     Attributes:
       form: how operations are written.
+      ahead: whether the first call to score masks compiles the masked network too, in a
+        thread beside its own compilation: for searches, which validate in the end.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Evaluator:
         self.each = initialisations == "each" and variables is None
         self.stopwatch = stopwatch or Stopwatch()
         self._on_chunk = on_chunk
+        self.ahead = False
         self._minibatches = Minibatches(
             dataset,
             seed,
@@ -120,21 +123,18 @@ class Evaluator:
         """That of the supernet."""
         return self._supernet().scorer
 
-    def prepare(self, validation: bool = True) -> None:
-        """Compiles, each program in a thread of its own, and reads the images.
+    def prepare(self) -> None:
+        """Compiles the supernet and the masked network, each in a thread of its own.
 
         Only where calls draw their own weights: what they need is known beforehand. The
         calls that come wait for what they need. Several processes compile at their
         first call, in the same order, as they agree on how many masks fit.
-
-        Args:
-          validation: whether networks will be scored too.
         """
         alone = sharding.places(self._mesh).processes == 1
         if not (self.form.inside and alone) or self._given is not None:
             return
         networks = [self._supernet()]
-        if validation and self._masked is not None:
+        if self._masked is not None:
             networks.append(self._masked_network())
         distinct = {id(network.scorer): network for network in networks}
         for network in distinct.values():
@@ -168,6 +168,9 @@ class Evaluator:
         Returns:
           ``[K]``, higher is better; ``[K, M]`` of an ensemble of M proxies.
         """
+        if self.ahead:  # not earlier: a search that is resumed may recall all scores
+            self.ahead = False
+            self.prepare()
         distinct, which = np.unique(owners, return_inverse=True)
         repeats, count = self.score_batches, len(owners)
 

@@ -177,8 +177,7 @@ def zero_cost_pt(
     setting = Setting(space, seed, evaluate, proxy, trained, accuracies)
     scores = operation_score.scores(setting)
     report("proposal", 0, telling.total, telling.note)
-    if rates:
-        networks.prepare()
+    networks.ahead = rates
     try:
         with watch.measure("proposal"):
             masks = propose(

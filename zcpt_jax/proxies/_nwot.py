@@ -46,7 +46,8 @@ def nwot(
     def count(z: jax.Array, live: Any, dead: Any) -> jax.Array:
         if jnp.ndim(live):  # a stack of ReLUs
             kernels = jax.vmap(pattern_kernel)(z)
-            return jnp.tensordot(live, kernels, axes=1)
+            # Counts of thousands, which a lower precision would round.
+            return jnp.tensordot(live, kernels, axes=1, precision="highest")
         return live * pattern_kernel(z) + dead * (z.size / z.shape[0])
 
     kernels = taps.read_relus(
