@@ -9,8 +9,8 @@ import importlib.util
 import jax
 import pytest
 
-from benchmarks.compile_checks import explain, judge, render, run_check
 from benchmarks.compile_list import REDUCED, Check, list_checks
+from benchmarks.compile_rows import explain, judge, render, run_check
 
 CHIPS = ("h200", "h100", "v5e", "v4")
 MISSING = [

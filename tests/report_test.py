@@ -4,8 +4,10 @@ from html.parser import HTMLParser
 
 from zcpt_jax.pictures import draw
 from zcpt_jax.report import ProposalRow, Report, render
+from zcpt_jax.scoring import Program
 from zcpt_jax.spaces import get_space
 from zcpt_jax.tables import Standing
+from zcpt_jax.timings import Timings
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
 
@@ -43,7 +45,12 @@ def page(**changes):
         ],
         "explanation": "What <it> is",
         "dark_is_low": True,
-        "seconds": {"data": 1.0, "compile": 3.0},
+        "timings": Timings(
+            {"data": 1.0, "compile": 3.0},
+            2.0,
+            "1 gpu device (<H200>)",
+            (Program("nwot, supernet", 5, 1.5, 0.5, 3 * 10**9),),
+        ),
         "config": {"seed": 0},
         "environment": {"command": "python <x>"},
     }
@@ -122,3 +129,20 @@ def test_the_drawing_shows_every_edge_and_mutes_none():
     assert svg.count("<rect") == 4
     for op in ("nor_conv_3x3", "skip_connect", "avg_pool_3x3"):
         assert svg.count(f">{op}</text>") == 1
+
+
+def test_the_page_says_where_the_time_went():
+    html = page()
+    assert "1 gpu device (&lt;H200&gt;), busy for 2.0 s, 50 % of the time" in html
+    assert "1 program compiled in 2.0 s" in html
+    row = ("nwot, supernet", "5", "1.5 s", "0.5 s", "3.00 GB")
+    assert "".join(f"<td>{cell}</td>" for cell in row) in html
+
+
+def test_timings_of_several_runs_add_up_and_keep_the_chunk():
+    first = Timings({"data": 1.0}, 0.5, "1 gpu", (Program("a", 7, 1, 1, 0),))
+    later = Timings({"data": 2.0}, 0.25, "1 gpu", (Program("a", 4, 1, 1, 0),))
+    both = Timings.of_json(later.after(first).as_json())
+    assert both.seconds == {"data": 3.0} and both.busy_seconds == 0.75
+    assert both.chunk_on("1 gpu") == 4 and both.chunk_on("2 gpus") is None
+    assert Timings.of_json(None) == Timings.of_json({"seconds": 3}) == Timings()
