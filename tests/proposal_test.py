@@ -96,14 +96,19 @@ def test_tracks_take_random_orders_of_their_own():
 def test_validation_scores_distinct_genotypes_on_the_same_blocks():
     asked = []
 
-    def score(genotype, start, stop):
-        asked.append((genotype, start, stop))
-        return np.full(stop - start, len(genotype), float)
+    def score(genotypes, start, stop):
+        asked.append((*genotypes, start, stop))
+        return np.array([[len(one)] * (stop - start) for one in genotypes], float)
 
-    scores = validate(["bb", "a", "bb"], score, num_batches=BLOCK + 3)
-    assert list(scores) == ["bb", "a"] and len(scores["bb"]) == BLOCK + 3
-    first = [("bb", 0, BLOCK), ("a", 0, BLOCK)]
-    assert asked == [*first, ("bb", BLOCK, BLOCK + 3), ("a", BLOCK, BLOCK + 3)]
+    for together in (1, 5):
+        scores = validate(
+            ["bb", "a", "bb"], score, num_batches=BLOCK + 3, together=together
+        )
+        assert list(scores) == ["bb", "a"] and len(scores["bb"]) == BLOCK + 3
+        assert (scores["bb"] == 2).all() and (scores["a"] == 1).all()
+    first, last = (0, BLOCK), (BLOCK, BLOCK + 3)
+    alone = [("bb", *first), ("a", *first), ("bb", *last), ("a", *last)]
+    assert asked == [*alone, ("bb", "a", *first), ("bb", "a", *last)]
 
 
 PLAIN = Proxy("plain", None, "running")
