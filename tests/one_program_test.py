@@ -27,6 +27,8 @@ TINY = {
     "nasbench_macro": {"channels": 4},
     "mobilenet": {"width_multiplier": 0.1},
 }
+# What divides by, or takes the logarithm of, a difference; eigenvalues.
+RTOL = {"zico": 1e-3, "zen": 1e-4, "ntk_cond": 1e-3, "jacob_cov": 1e-3, "grasp": 1e-3}
 DIGITS = load_dataset("digits", image_size=8)
 
 
@@ -123,11 +125,10 @@ def test_a_masked_network_scores_as_the_network_does(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nasbench201", "nasbench1shot1_1"])
-def test_a_masked_network_scores_as_the_network_does_by_every_proxy(name):
+def test_a_masked_network_scores_as_the_network_does_by_every_proxy():
     # The crops of linear_regions would all lie in regions of their own.
     left_out = {"tenas", "az_nas", "linear_regions"}
-    check_networks(name, sorted(set(proxies.PROXIES) - left_out))
+    check_networks("nasbench201", sorted(set(proxies.PROXIES) - left_out))
 
 
 @pytest.mark.slow
@@ -161,14 +162,13 @@ def check_networks(name, names):
         )
         stacked = jax.tree.map(lambda leaf: leaf[None], data)
         expected = alone(own, stacked, {}, np.zeros(1, int))
-        for proxy, a, b in zip(names, found[0], expected[0], strict=True):
-            rtol = {"zico": 1e-3, "zen": 1e-4, "ntk_cond": 1e-3, "jacob_cov": 1e-3}
-            atol = 1e-6 * max(abs(b), 1e-3)
-            assert np.isclose(a, b, rtol=rtol.get(proxy, 1e-5), atol=atol), (
-                proxy,
-                a,
-                b,
-            )
+        wrong = [
+            (proxy, a, b)
+            for proxy, a, b in zip(names, found[0], expected[0], strict=True)
+            # Differences of numbers of order one: az_progressivity.
+            if not np.isclose(a, b, rtol=RTOL.get(proxy, 1e-5), atol=1e-6)
+        ]
+        assert not wrong
 
 
 def variables_of(space, network, variables, masks, image_shape):
