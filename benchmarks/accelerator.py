@@ -17,8 +17,7 @@ import time
 
 START = time.monotonic()
 
-import importlib.metadata  # noqa: E402  the clock starts before the imports
-import importlib.util  # noqa: E402
+import importlib.util  # noqa: E402  the clock starts before the imports
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
@@ -201,16 +200,9 @@ def _environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": jobs.cores_in_use(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _command.version(name) for name in _PACKAGES},
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _settings() -> dict[str, Any]:

@@ -21,7 +21,6 @@ with anomaly detection. The reference does not, so that it is faster than what i
 stands for.
 """
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -187,7 +186,7 @@ def _torch_is_there() -> bool:
 
 
 def _environment() -> dict[str, Any]:
-    versions = {name: _version(name) for name in _PACKAGES}
+    versions = {name: _command.version(name) for name in _PACKAGES}
     settings = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return {
         "device": None,
@@ -197,13 +196,6 @@ def _environment() -> dict[str, Any]:
         **versions,
         **settings,
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _settings() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from launch import _compilation_cache
 from launch._accelerators import first_line
+from zcpt_jax import memory
 from zcpt_jax.data import Dataset
 from zcpt_jax.files import CONFIG, make_folder, settle_config
 from zcpt_jax.operations import Trained
@@ -52,7 +53,7 @@ def without_traceback(
 def _device_failure(error: jax.errors.JaxRuntimeError) -> str:
     """Say what to do about an error of JAX's runtime."""
     said = first_line(error)
-    if said.startswith("RESOURCE_EXHAUSTED"):
+    if memory.is_exhausted(error):
         return (
             f"the memory of the device is full: {said}. Use a smaller --batch_size or "
             "a smaller network"
@@ -159,7 +160,7 @@ def _number_or_text(value: str) -> int | float | str:
 
 def environment() -> dict[str, Any]:
     """Versions, machine and the exact command."""
-    versions = {name: _version(name) for name in _PACKAGES}
+    versions = {name: version(name) for name in _PACKAGES}
     devices = jax.devices()
     return {
         "command": shlex.join([sys.executable, *sys.argv]),
@@ -168,7 +169,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The installed version of a package, or that there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

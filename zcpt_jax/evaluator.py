@@ -173,18 +173,18 @@ class Evaluator:
             self.prepare()
         distinct, which = np.unique(owners, return_inverse=True)
         repeats, count = self.score_batches, len(owners)
+        lasts = [(number,) if number else () for number in range(repeats)]
 
         def names_at(step: int) -> list[tuple[int, ...]]:
             return [
-                (_PROPOSAL_STREAM, int(p), step, *((number,) if number else ()))
-                for number in range(repeats)
+                (_PROPOSAL_STREAM, int(p), step, *last)
+                for last in lasts
                 for p in distinct
             ]
 
-        weights = [
-            (SUPERNET, *((step, *((number,) if number else ())) if self.each else ()))
-            for number in range(repeats if self.each else 1)
-        ]
+        weights: list[tuple[int, ...]] = [(SUPERNET,)]
+        if self.each:
+            weights = [(SUPERNET, step, *last) for last in lasts]
         minibatch = np.concatenate([n * len(distinct) + which for n in range(repeats)])
         numbers = np.repeat(np.arange(repeats), count)
         rows = Rows(
@@ -429,10 +429,7 @@ class Evaluator:
         return self._drawn[1]
 
     def _draw_on_host(self, module: nn.Module, name: tuple[int, ...]) -> Variables:
-        kind, *numbers = name
-        key = jax.random.split(jax.random.key(self.seed))[kind]
-        for number in numbers:
-            key = jax.random.fold_in(key, number)
-        space = self.space
-        init = space.init_networks if kind == NETWORK else space.init_variables
+        row = jax.tree.map(lambda leaf: leaf[0], weights_of.as_arrays([name], 1))
+        key, space = weights_of.key_of(np.uint32(self.seed), row), self.space
+        init = space.init_networks if name[0] == NETWORK else space.init_variables
         return init(module, key, self.dataset.image_shape)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 import jax
 import numpy as np
 
-from zcpt_jax.data import Dataset, Splits
+from zcpt_jax.data import Splits
 from zcpt_jax.training._augment import augment, augmentation_of, normalise
 from zcpt_jax.training._input import Feed, Inputs, Placement, SplitsInput
 from zcpt_jax.training._order import (
@@ -37,8 +37,8 @@ class DeviceData(SplitsInput):
         """
         super().__init__(splits, placement)
         self._augmentation = augmentation_of(splits.train, cutout, cropped=False)
-        train, self._labels = decode(splits.train)
-        test, self._test_labels = decode(splits.test)
+        train, self._labels = splits.train.decode()
+        test, self._test_labels = splits.test.decode()
         everywhere = self._placement.everywhere
         self.resident = {"train": everywhere(train), "test": everywhere(test)}
 
@@ -79,24 +79,6 @@ class DeviceData(SplitsInput):
                 yield self._placement.deal(feed, batch_size)
 
         return feeds()
-
-
-def decode(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a dataset, without chance in them.
-
-    Returns:
-      uint8 ``[N, H, W, C]`` and int32 ``[N]``.
-
-    Raises:
-      InputError: if an image is damaged.
-    """
-    count = len(dataset.source)
-    images = np.empty((count, *dataset.image_shape), np.uint8)
-    labels = np.empty(count, np.int32)
-    for row in range(count):
-        image, labels[row] = dataset.source.read(row)
-        images[row] = dataset.augment.plain(image)
-    return images, labels
 
 
 def bytes_of(splits: Splits) -> int:
