@@ -44,7 +44,7 @@ from benchmarks.accelerator_plan import (  # noqa: E402
 from benchmarks.accelerator_report import Report, describe  # noqa: E402
 from launch import _command, _flags  # noqa: E402
 from zcpt_jax import lowering  # noqa: E402
-from zcpt_jax.files import make_folder, write_atomically  # noqa: E402
+from zcpt_jax.io.files import make_folder, write_atomically  # noqa: E402
 from zcpt_jax.types import InputError  # noqa: E402
 
 _DATA = flags.DEFINE_string(

@@ -1,7 +1,7 @@
 """Compile the library's programs for absent accelerators: ``make accelerators``.
 
 Every row is one program compiled for one chip from shapes alone: the program of a
-search (its images, initial weights and masks as :class:`zcpt_jax.evaluator.Evaluator`
+search (its images, initial weights and masks as :class:`zcpt_jax.scoring.Evaluator`
 passes them), or one step of a trainer. Nothing runs. The command fails, and names the
 rows, if the compiler aborts, if a program does not fit into the chip's memory with one
 mask, if it exchanges data with the host, if a search needs more programs than expected,
@@ -32,7 +32,7 @@ from absl import app, flags
 from benchmarks.compile_list import EXTENTS, GPUS, TPUS, Check, list_checks
 from benchmarks.compile_rows import COLUMNS, line, render, run_checks
 from launch import _command
-from zcpt_jax.files import make_folder, write_atomically
+from zcpt_jax.io.files import make_folder, write_atomically
 from zcpt_jax.types import InputError
 
 _PACKAGES = {"libtpu": TPUS, "jax_cuda12_plugin|jax_cuda13_plugin": GPUS}

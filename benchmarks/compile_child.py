@@ -22,13 +22,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import topologies
 from benchmarks.compile_list import CLASSES, Check
-from zcpt_jax import get_proxy, get_space, lowering, memory
+from zcpt_jax import get_proxy, get_space, lowering
 from zcpt_jax.data import CropAndFlip, Dataset
-from zcpt_jax.evaluator import Evaluator
-from zcpt_jax.scoring import Scorer
-from zcpt_jax.spaces import _ops
-from zcpt_jax.supernet_training import SupernetConfig
-from zcpt_jax.supernet_training._step import make_optimisers, make_state, make_step
+from zcpt_jax.nn import layers
+from zcpt_jax.scoring import memory
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.training import (
     Inputs,
     Recipe,
@@ -36,6 +35,8 @@ from zcpt_jax.training import (
     make_optimiser,
     make_train_step,
 )
+from zcpt_jax.training.supernet import SupernetConfig
+from zcpt_jax.training.supernet._step import make_optimisers, make_state, make_step
 from zcpt_jax.types import AUXILIARY, Batch
 
 _IMAGES = 50_000
@@ -225,7 +226,7 @@ def _compile_strided_product(check: Check, chip: topologies.Chip) -> dict[str, A
 
     def run(x: jax.Array, kernel: jax.Array) -> Any:
         activated = jax.nn.relu(x)
-        return _ops._convolution(2)(activated, kernel), activated
+        return layers._convolution(2)(activated, kernel), activated
 
     shape = (check.batch_size, 16, 16, 16)
     arrays = np.zeros(shape, np.float32), np.zeros((1, 1, 16, 16), np.float32)

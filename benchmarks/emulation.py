@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from zcpt_jax.intercept._jaxprs import Interpreter, Values, bind, bodies
+from zcpt_jax.nn._intercept._jaxprs import Interpreter, Values, bind, bodies
 from zcpt_jax.types import ApplyFn, Batch, InputError, ScoreFn, Variables
 
 Rounding = Callable[[jax.Array], jax.Array]

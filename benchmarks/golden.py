@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.jobs import Tell
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.spaces import get_space, space_options
 from zcpt_jax.types import Batch, Variables
 

@@ -9,11 +9,10 @@ import numpy as np
 from benchmarks.jobs import CLASSES, IMAGE_SIZE, Job
 from zcpt_jax import lowering
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.budgets import all_decisions
-from zcpt_jax.orders import get_order
-from zcpt_jax.proposal import propose
 from zcpt_jax.proxies import get_proxy
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.scorer import Scorer
+from zcpt_jax.search.edge_orders import get_order
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch, Masks
 
@@ -29,7 +28,7 @@ class _Supernet:
         self.variables = self.space.init_variables(
             supernet, jax.random.key(job.seed), (IMAGE_SIZE, IMAGE_SIZE, 3)
         )
-        most = max(len(d.candidates) for d in all_decisions(self.space))
+        most = self.space.most_candidates()
         self.scorer = Scorer(
             self.proxy.score,
             supernet.apply,

@@ -29,15 +29,15 @@ from absl import app, flags  # noqa: E402
 from benchmarks import jobs  # noqa: E402
 from benchmarks.emulation import ROUNDINGS, emulated  # noqa: E402
 from launch import _command, _flags  # noqa: E402
-from zcpt_jax.correlation import spearman  # noqa: E402
+from zcpt_jax.analysis.correlation import spearman  # noqa: E402
+from zcpt_jax.analysis.score_networks import score_networks  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.evaluator import Evaluator  # noqa: E402
-from zcpt_jax.files import make_folder, write_atomically  # noqa: E402
+from zcpt_jax.io.files import make_folder, write_atomically  # noqa: E402
 from zcpt_jax.lowering import GPU, using  # noqa: E402
-from zcpt_jax.many import score_networks  # noqa: E402
-from zcpt_jax.population import Population  # noqa: E402
 from zcpt_jax.proxies import PROXIES, jointly  # noqa: E402
+from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
 from zcpt_jax.search import zero_cost_pt  # noqa: E402
+from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
 from zcpt_jax.spaces import get_space  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Masks, Proxy, ScoreFn, Space  # noqa: E402
@@ -186,10 +186,10 @@ def ranks(dataset: Dataset, table: Table, counts: Mapping[str, int]) -> Iterator
       best.
     """
     space = _space()
-    population = Population(space)
+    enumeration = Enumeration(space)
     accuracies = next(iter(table.columns.values()))
     for name, count in counts.items():
-        masks = [population.masks(n) for n in population.sample(count, seed=0)]
+        masks = [enumeration.masks(n) for n in enumeration.sample(count, seed=0)]
         cells = [space.genotype(one) for one in masks]
         accuracy = accuracies[[table.rows[space.table_key(cell)] for cell in cells]]
         exact = None

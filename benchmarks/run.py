@@ -38,7 +38,7 @@ from benchmarks import jobs, rows, table  # noqa: E402
 from benchmarks.searches import measure_search  # noqa: E402
 from benchmarks.targets import SEARCH_PROXY, judge  # noqa: E402
 from launch import _command, _flags  # noqa: E402
-from zcpt_jax.files import make_folder, write_atomically  # noqa: E402
+from zcpt_jax.io.files import make_folder, write_atomically  # noqa: E402
 from zcpt_jax.types import InputError  # noqa: E402
 
 SPACES = ("nasbench201", "darts")

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from launch import _compilation_cache
 from launch._accelerators import first_line
-from zcpt_jax import memory
 from zcpt_jax.data import Dataset
-from zcpt_jax.files import CONFIG, make_folder, settle_config
-from zcpt_jax.operations import Trained
+from zcpt_jax.io.files import CONFIG, make_folder, settle_config
+from zcpt_jax.scoring import memory
+from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space
 
@@ -129,7 +129,7 @@ def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
     Raises:
       InputError: if it is missing, unfinished, damaged or of another space.
     """
-    from zcpt_jax.supernet_training import load_supernet  # imports Orbax: seconds
+    from zcpt_jax.training.supernet import load_supernet  # imports Orbax: seconds
 
     return load_supernet(path, space, dataset.num_classes, dataset.image_shape)
 

@@ -5,7 +5,6 @@ from jax.sharding import Mesh
 
 from launch import _flags
 from zcpt_jax import lowering
-from zcpt_jax.budgets import all_decisions
 from zcpt_jax.lowering import PRECISIONS, Lowering
 from zcpt_jax.types import Proxy, Space
 
@@ -28,7 +27,7 @@ def describe(form: Lowering, proxy: Proxy, space: Space) -> str:
     """
     most = form.chunk
     if most is None and form.loops and form.groups and proxy.forward_only:
-        most = max(len(d.candidates) for d in all_decisions(space))
+        most = space.most_candidates()
         return f"as many masks put together as fit, at most {most}"
     return "one mask at a time" if most in (None, 1) else f"{most} masks put together"
 

@@ -18,14 +18,9 @@ from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
-from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.evaluator import Evaluator  # noqa: E402
-from zcpt_jax.figures import draw_study  # noqa: E402
-from zcpt_jax.operations import Accuracies, Trained  # noqa: E402
-from zcpt_jax.orders import get_order  # noqa: E402
-from zcpt_jax.spaces import space_options  # noqa: E402
-from zcpt_jax.study import Scorer, Trial, agreements, get_scorer, run_trial  # noqa: E402
-from zcpt_jax.study_files import (  # noqa: E402
+from zcpt_jax.analysis.figures import draw_study  # noqa: E402
+from zcpt_jax.analysis.study import Scorer, Trial, agreements, get_scorer, run_trial  # noqa: E402
+from zcpt_jax.analysis.study_files import (  # noqa: E402
     FIGURE,
     RESULTS,
     TABLE,
@@ -35,6 +30,11 @@ from zcpt_jax.study_files import (  # noqa: E402
     summary,
     write_tables,
 )
+from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
+from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.search.edge_orders import get_order  # noqa: E402
+from zcpt_jax.search.operation_scores import Accuracies, Trained  # noqa: E402
+from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import load_table  # noqa: E402
 from zcpt_jax.types import InputError, Proxy, Space, Variables  # noqa: E402
 

@@ -22,14 +22,13 @@ from absl import app, flags  # noqa: E402
 from launch import _command, _devices, _flags, _recipe  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import load_splits  # noqa: E402
-from zcpt_jax.files import read_json, write_atomically  # noqa: E402
-from zcpt_jax.genotypes import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
-from zcpt_jax.networks import count_flops, count_params, describe  # noqa: E402
-from zcpt_jax.runs import REPORT, TIMINGS  # noqa: E402
+from zcpt_jax.io.files import read_json, write_atomically  # noqa: E402
+from zcpt_jax.io.genotype_file import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
+from zcpt_jax.io.run_directory import REPORT, TIMINGS  # noqa: E402
+from zcpt_jax.nn.size import count_flops, count_params, describe  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
-from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
+from zcpt_jax.stopwatch import Stopwatch, merge_seconds  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
-from zcpt_jax.timings import merge_seconds  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     NetworkFile,
     Outcome,

@@ -21,15 +21,15 @@ from jax.sharding import Mesh  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
-from zcpt_jax.correlation import kendall, spearman  # noqa: E402
+from zcpt_jax.analysis.correlation import kendall, spearman  # noqa: E402
+from zcpt_jax.analysis.figures import draw_scores  # noqa: E402
+from zcpt_jax.analysis.score_file import ScoreFile  # noqa: E402
+from zcpt_jax.analysis.score_networks import score_networks  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.evaluator import Evaluator  # noqa: E402
-from zcpt_jax.figures import draw_scores  # noqa: E402
 from zcpt_jax.lowering import Lowering  # noqa: E402
-from zcpt_jax.many import score_networks  # noqa: E402
-from zcpt_jax.population import Population  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
-from zcpt_jax.score_file import ScoreFile  # noqa: E402
+from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Masks, Proxy, Space  # noqa: E402
@@ -78,7 +78,7 @@ class Config:
 
 
 def main(argv: list[str]) -> None:
-    """Flags to a population to a file of scores."""
+    """Flags to networks of a space to a file of scores."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
@@ -149,23 +149,23 @@ class _Networks:
     """The networks asked for: their genotypes, and their masks."""
 
     def __init__(self, space: Space, asked: str, seed: int) -> None:
-        self.space, self.population = space, Population(space)
+        self.space, self.enumeration = space, Enumeration(space)
         self.numbers: list[int] | None = None
         if asked == "all":
             most = 10**7
-            if self.population.size > most:
+            if self.enumeration.size > most:
                 raise InputError(
-                    f"{space.name} has {self.population.size:,} networks; "
+                    f"{space.name} has {self.enumeration.size:,} networks; "
                     f"--networks=all takes at most {most:,}, --networks=sample:N draws"
                 )
-            self.numbers = list(range(self.population.size))
+            self.numbers = list(range(self.enumeration.size))
         elif asked.startswith("sample:"):
             count = asked.removeprefix("sample:")
             if not count.isdigit():
                 raise InputError(f"--networks=sample:N needs a number, got {count!r}")
-            self.numbers = list(self.population.sample(int(count), seed))
+            self.numbers = list(self.enumeration.sample(int(count), seed))
         if self.numbers is not None:
-            made = (self.population.masks(number) for number in self.numbers)
+            made = (self.enumeration.masks(number) for number in self.numbers)
             self.genotypes = [space.genotype(masks) for masks in made]
         else:
             self.genotypes = _read_genotypes(space, Path(asked))
@@ -173,7 +173,7 @@ class _Networks:
     def masks(self, row: int) -> Masks:
         """The decided masks of one of them."""
         if self.numbers is not None:
-            return self.population.masks(self.numbers[row])
+            return self.enumeration.masks(self.numbers[row])
         masks_of = getattr(self.space, "masks_of", None)
         if masks_of is None:
             if _WEIGHTS.value == "network":

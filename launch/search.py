@@ -20,25 +20,25 @@ from absl import app, flags  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
-from zcpt_jax.budgets import make_budgets  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.genotypes import GENOTYPE, load_genotype  # noqa: E402
-from zcpt_jax.networks import count_params  # noqa: E402
-from zcpt_jax.operations import (  # noqa: E402
+from zcpt_jax.io.genotype_file import GENOTYPE, load_genotype  # noqa: E402
+from zcpt_jax.io.run_directory import TIMINGS, RunDirectory  # noqa: E402
+from zcpt_jax.io.search_report import write_outcome  # noqa: E402
+from zcpt_jax.io.timings import Timings  # noqa: E402
+from zcpt_jax.nn.size import count_params  # noqa: E402
+from zcpt_jax.proxies import get_proxy  # noqa: E402
+from zcpt_jax.search import zero_cost_pt  # noqa: E402
+from zcpt_jax.search.budgets import make_budgets  # noqa: E402
+from zcpt_jax.search.edge_orders import get_order  # noqa: E402
+from zcpt_jax.search.operation_scores import (  # noqa: E402
     Accuracies,
     OperationScore,
     Trained,
     get_operation_score,
 )
-from zcpt_jax.orders import get_order  # noqa: E402
-from zcpt_jax.outcome import write_outcome  # noqa: E402
-from zcpt_jax.proxies import get_proxy  # noqa: E402
-from zcpt_jax.runs import TIMINGS, RunDirectory  # noqa: E402
-from zcpt_jax.search import zero_cost_pt  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
-from zcpt_jax.timings import Timings  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()

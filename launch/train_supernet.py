@@ -15,9 +15,8 @@ from absl import app, flags  # noqa: E402
 
 from launch import _command, _flags  # noqa: E402
 from launch._accelerators import open_devices, runs_on  # noqa: E402
-from zcpt_jax.budgets import all_decisions  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
-from zcpt_jax.supernet_training import (  # noqa: E402
+from zcpt_jax.training.supernet import (  # noqa: E402
     SupernetConfig,
     Trained,
     mixture,
@@ -87,7 +86,7 @@ def _summary(space: Space, trained: Trained, output: str) -> str:
 def _strongest(space: Space, trained: Trained) -> Iterator[tuple[str, str]]:
     """Where candidates have an alpha each: the decision and the largest of them."""
     weights = mixture(trained.alphas, space.init_masks())
-    for decision in all_decisions(space):
+    for decision in space.all_decisions():
         sizes = sum(
             region.reshape(len(region), -1).sum(axis=1)
             for region in decision.regions.values()

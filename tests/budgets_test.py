@@ -5,10 +5,10 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import masks as m
-from zcpt_jax.budgets import Budget, Costs, make_budgets
-from zcpt_jax.networks import count_flops, count_params
-from zcpt_jax.orders import get_order
-from zcpt_jax.proposal import NoMemory, propose
+from zcpt_jax.nn.size import count_flops, count_params
+from zcpt_jax.search.budgets import Budget, Costs, make_budgets
+from zcpt_jax.search.edge_orders import get_order
+from zcpt_jax.search.proposal import NoMemory, propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.spaces._nasbench201 import NasBench201
 from zcpt_jax.types import Decision, InputError, Phase, Space

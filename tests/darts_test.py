@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from zcpt_jax import pictures, taps
+from zcpt_jax.io import genotype_svg
 from zcpt_jax.lowering import CPU, GPU, using
-from zcpt_jax.networks import count_params
-from zcpt_jax.orders import ORDERS, get_order
-from zcpt_jax.proposal import NoMemory, propose
+from zcpt_jax.nn import capture, layers
+from zcpt_jax.nn.size import count_params
 from zcpt_jax.proxies import nwot
-from zcpt_jax.scoring import Scorer
-from zcpt_jax.spaces import _ops, get_space
+from zcpt_jax.scoring.scorer import Scorer
+from zcpt_jax.search.edge_orders import ORDERS, get_order
+from zcpt_jax.search.proposal import NoMemory, propose
+from zcpt_jax.spaces import get_space
 from zcpt_jax.spaces._darts import SUBSPACES, Darts, DartsS2, DartsS4
 from zcpt_jax.spaces._darts_genotype import EDGES, GROUPS
 from zcpt_jax.spaces._darts_ops import Reduce
@@ -511,7 +512,7 @@ def test_drawings_have_eight_edges_and_four_to_the_output():
         assert {node for edge in drawing.edges for node in edge[:2]} == set(
             drawing.nodes
         )
-        svg = pictures.draw(drawing)
+        svg = genotype_svg.draw(drawing)
         assert svg.count('marker-end="') == 12
         assert svg.count("skip_connect") == sum(
             op == "skip_connect" for *_, op in named
@@ -535,15 +536,15 @@ def compiled(fn, *args):
 def copy_kernels(space, genotype, supernet_variables, network_variables):
     """The network's variables with the supernet's kernels in them."""
     masks = space.masks_of(genotype)
-    theirs, copied = taps.kernels(supernet_variables), {}
-    for path in taps.kernels(network_variables):
+    theirs, copied = capture.kernels(supernet_variables), {}
+    for path in capture.kernels(network_variables):
         owners = space.owner(path)
         source = path
         if owners is not None:
             kept = [i for i, (g, entry) in enumerate(owners) if masks[g][entry]]
             source = (*path[:-1], str(kept[int(path[-1])]))
         copied[path] = theirs[source]
-    variables = taps.with_kernels(network_variables, copied)
+    variables = capture.with_kernels(network_variables, copied)
     params = {**variables["params"]}
     params["classifier"] = supernet_variables["params"]["classifier"]
     return {**variables, "params": params}
@@ -576,8 +577,8 @@ def test_one_hot_masks_are_the_discrete_network(name):
     network, supernet = space.network(genotype, 5), space.supernet(5)
     theirs = fresh(space, supernet)
     # As drawn, signals fade from layer to layer and nothing would be compared.
-    louder = {path: 3 * kernel for path, kernel in taps.kernels(theirs).items()}
-    theirs = taps.with_kernels(theirs, louder)
+    louder = {path: 3 * kernel for path, kernel in capture.kernels(theirs).items()}
+    theirs = capture.with_kernels(theirs, louder)
     own = copy_kernels(space, genotype, theirs, fresh(space, network, 1))
     images = jnp.asarray(helpers.batch(4).images)
     args = (theirs, images, space.masks_of(genotype))
@@ -750,13 +751,13 @@ def test_images_and_masks_of_a_wrong_shape_are_refused():
 
 def test_skips_of_stride_two_are_factorized_reductions_side_by_side():
     x = np.random.default_rng(0).normal(size=(2, 6, 4, 8)).astype(np.float32)
-    stack, one = Reduce(3, affine=True), _ops.FactorizedReduce(8, affine=True)
+    stack, one = Reduce(3, affine=True), layers.FactorizedReduce(8, affine=True)
     variables = stack.init(jax.random.key(0), x, jnp.ones(3))
     out = stack.apply(variables, x, jnp.ones(3))
     single = one.init(jax.random.key(1), x)
     names = [("conv_1",), ("conv_2",)]
     for index in range(3):
-        kernels = taps.kernels(variables)
+        kernels = capture.kernels(variables)
         slices = {name: kernels[(*name, str(index))] for name in names}
-        expected = one.apply(taps.with_kernels(single, slices), x)
+        expected = one.apply(capture.with_kernels(single, slices), x)
         np.testing.assert_allclose(out[index], expected, rtol=1e-5, atol=1e-6)

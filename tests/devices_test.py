@@ -11,7 +11,7 @@ import pytest
 
 from launch import _accelerators, _devices, search
 from tests import helpers
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.types import InputError
 

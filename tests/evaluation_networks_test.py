@@ -10,9 +10,9 @@ import pytest
 
 from tests import helpers
 from tests.own_space import Chain
-from zcpt_jax import taps
-from zcpt_jax.genotypes import GenotypeFile, dump_genotype, resolve_genotype
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.io.genotype_file import GenotypeFile, dump_genotype, resolve_genotype
+from zcpt_jax.nn import capture
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import AUXILIARY, NOISE, InputError
 
@@ -226,7 +226,7 @@ def test_proxies_and_flops_see_no_head():
 
     def run(variables, x):
         apply = lambda v, x, _: network.apply(v, x)  # noqa: E731
-        return taps.forward(apply, variables, x, None, norm="batch", on_layer=add)
+        return capture.forward(apply, variables, x, None, norm="batch", on_layer=add)
 
     jax.eval_shape(run, variables, images(32))
     assert layers and not any(path[0] == "auxiliary_head" for path in layers)
@@ -243,7 +243,7 @@ def drop_paths(space, module, image_size=32, **rngs):
 
     def watch(next_fun, args, kwargs, context):
         module = context.module
-        if isinstance(module, taps.DropPath):
+        if isinstance(module, capture.DropPath):
             assert module.path not in seen
             seen[module.path] = args[0].shape
         return next_fun(*args, **kwargs)
@@ -316,7 +316,7 @@ def test_training_can_drop_each_edge_by_itself():
 
     def drop(next_fun, args, kwargs, context):
         module, out = context.module, next_fun(*args, **kwargs)
-        if not isinstance(module, taps.DropPath):
+        if not isinstance(module, capture.DropPath):
             return out
         kept = jax.random.bernoulli(module.make_rng("drop_path"), 0.5, (len(out),))
         return out * (kept[:, None, None, None] / 0.5)

@@ -8,9 +8,9 @@ import pytest
 from tests import helpers
 from zcpt_jax import get_space, masks
 from zcpt_jax.lowering import CPU, using
+from zcpt_jax.nn.zero_weights import apart, each_where_used, where_used
 from zcpt_jax.proxies import PROXIES, _nwot
-from zcpt_jax.scoring import Scorer
-from zcpt_jax.skipping import apart, each_where_used, where_used
+from zcpt_jax.scoring.scorer import Scorer
 
 
 def plain_kernel(z):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests import helpers, torch_names
-from zcpt_jax import taps
 from zcpt_jax.lowering import GPU, TPU, default, using
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.spaces import SPACES, get_space, space_options
 from zcpt_jax.types import Batch
 
@@ -51,7 +51,7 @@ def skip_where_it_is_rounding(golden):
 
     def logits(images):
         args = (golden.apply, golden.variables, images, first)
-        return taps.forward(*args, norm="batch")
+        return capture.forward(*args, norm="batch")
 
     def largest_gradients(images):
         out, pull_back = jax.vjp(logits, images)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zcpt_jax.groups import choose_width, group_rows, shares
+from zcpt_jax.scoring._groups import choose_width, group_rows, shares
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 64])

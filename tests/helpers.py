@@ -15,10 +15,10 @@ from PIL import Image
 
 from launch import _command
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax import taps
-from zcpt_jax.budgets import flop_costs, param_costs
 from zcpt_jax.lowering import CPU
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.nn import capture
+from zcpt_jax.nn.size import count_flops, count_params
+from zcpt_jax.search.budgets import flop_costs, param_costs
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch
 
@@ -93,7 +93,7 @@ def agreement(net):
             same = (c == c.swapaxes(0, 1)).sum(-1)
             kernel.append(live * same + dead * c.shape[-1])
 
-        logits = taps.forward(
+        logits = capture.forward(
             net.apply, variables, images, masks, norm="running", on_relu=add
         )
         return logits, sum(kernel)

@@ -19,9 +19,9 @@ from PIL import Image
 from launch import _command, correlate, retrain, search, train_supernet
 from tests import helpers
 from tests.helpers import on_cpu, run_command
-from zcpt_jax.genotypes import load_genotype
+from zcpt_jax.io.genotype_file import load_genotype
 from zcpt_jax.lowering import using
-from zcpt_jax.networks import count_params
+from zcpt_jax.nn.size import count_params
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy

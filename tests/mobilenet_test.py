@@ -7,8 +7,8 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax import taps
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.nn import capture
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.spaces._mobilenet import LAYERS, OPS, MobileNet, Network
 from zcpt_jax.types import InputError
 
@@ -95,12 +95,12 @@ def test_every_relu_is_cut_off_at_six():
     caps = []
 
     def note(next_fun, args, kwargs, context):
-        if isinstance(context.module, taps.ReLU):
+        if isinstance(context.module, capture.ReLU):
             caps.append(context.module.cap)
         return next_fun(*args, **kwargs)
 
     network = TINY.network(MIXED.replace("-1", "0"), 10)
-    with taps.nn.intercept_methods(note):
+    with capture.nn.intercept_methods(note):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *IMAGE)))
     # Stem, depthwise of the first block, two a layer, head.
     assert caps == [6] * (1 + 1 + 2 * 21 + 1)

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from zcpt_jax import nasbench101
+from zcpt_jax.spaces import _nasbench101_graph as graph101
 from zcpt_jax.types import InputError
 
-CONV3, CONV1, POOL = nasbench101.OPS
+CONV3, CONV1, POOL = graph101.OPS
 
 
 def matrix_of(vertices, edges):
@@ -35,7 +35,7 @@ PUBLISHED = [
 
 
 def hash_of(matrix, inner):
-    return nasbench101.module_hash(matrix, ["input", *inner, "output"])
+    return graph101.module_hash(matrix, ["input", *inner, "output"])
 
 
 @pytest.mark.parametrize(("matrix", "inner", "expected"), PUBLISHED)
@@ -54,7 +54,7 @@ def test_hashes_are_those_of_the_table(tables_dir):
     for row in rows:
         size = int(sizes[row])
         matrix = [[int(bits) >> j & 1 for j in range(size)] for bits in edges[row]]
-        inner = [nasbench101.OPS[int(c)] for c in ops[row].decode()[: size - 2]]
+        inner = [graph101.OPS[int(c)] for c in ops[row].decode()[: size - 2]]
         expected = hashes[row].tobytes().hex()
         assert hash_of(matrix[:size], inner) == expected
 
@@ -63,7 +63,7 @@ def test_vertices_off_every_path_do_not_count():
     # 2 leads nowhere, 3 comes from nowhere, 5 comes from 3 alone.
     edges = [(0, 1), (0, 2), (1, 4), (0, 4), (3, 4), (3, 5), (4, 6), (5, 6)]
     inner = [CONV3, POOL, CONV1, CONV1, POOL]
-    matrix, ops = nasbench101.prune(matrix_of(7, edges), ["input", *inner, "output"])
+    matrix, ops = graph101.prune(matrix_of(7, edges), ["input", *inner, "output"])
     assert ops == ("input", CONV3, CONV1, "output")
     assert list(map(list, matrix)) == matrix_of(4, [(0, 1), (0, 2), (1, 2), (2, 3)])
     assert hash_of(matrix_of(7, edges), inner) == hash_of(matrix, [CONV3, CONV1])
@@ -87,9 +87,9 @@ def test_all_hashes_are_the_hashes_of_all_choices():
     one_by_one = {
         hash_of(matrix, inner)
         for matrix in matrices
-        for inner in itertools.product(nasbench101.OPS, repeat=3)
+        for inner in itertools.product(graph101.OPS, repeat=3)
     }
-    assert nasbench101.all_hashes(matrices) == one_by_one
+    assert graph101.all_hashes(matrices) == one_by_one
     # Two equal branches; three in a row; the chain of two that the last one leaves.
     assert len(one_by_one) == 3 * 6 + 27 + 9
 

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.spaces._nasbench1shot1 import (
     NasBench1Shot1Space1,
     NasBench1Shot1Space2,
@@ -64,7 +64,7 @@ def test_the_published_supernet(space, params, relus):
     counts, states = [], []
 
     def run(variables, images, masks):
-        taps.forward(
+        capture.forward(
             net.apply,
             variables,
             images,

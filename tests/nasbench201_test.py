@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import nwot, synflow
-from zcpt_jax.scoring import score_masks
+from zcpt_jax.scoring.scorer import score_masks
 from zcpt_jax.spaces import get_space
 from zcpt_jax.spaces._nasbench201 import EDGES, OPS
 from zcpt_jax.types import InputError

@@ -8,7 +8,7 @@ import pytest
 
 from tests import helpers
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.spaces._nasbench_macro import OPS, NasBenchMacro, Network
 from zcpt_jax.types import InputError
 

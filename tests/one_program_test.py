@@ -9,11 +9,11 @@ from tests import helpers
 from zcpt_jax import get_space, proxies
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.data import load_dataset
-from zcpt_jax.evaluator import Evaluator
 from zcpt_jax.lowering import CPU, GPU, TPU
-from zcpt_jax.population import Population
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.search import zero_cost_pt
+from zcpt_jax.search.enumeration import Enumeration
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.stopwatch import Stopwatch
 from zcpt_jax.types import AS_NETWORK
@@ -104,7 +104,7 @@ def test_nothing_in_the_hot_loop_goes_through_the_host(devices, initialisations)
     masks = helpers.all_removals(space)
     masks = {"cell": masks["cell"][:10]}
     owners = np.repeat([0, 1], 5)
-    decided = [Population(space).masks(number) for number in (7, 9000)]
+    decided = [Enumeration(space).masks(number) for number in (7, 9000)]
     names = [space.genotype(one) for one in decided]
     first = evaluator.score_masks(0, masks, owners)
     with jax.transfer_guard("disallow"):
@@ -145,11 +145,11 @@ def check_networks(name, names):
     masked = space.masked_network(10, joined.over_scales)
     shape = (size, size, 3)
     variables = space.init_networks(masked, jax.random.key(0), shape)
-    population = Population(space)
+    enumeration = Enumeration(space)
     scorer = Scorer(joined.score, masked.apply, forward_only=joined.forward_only)
     for _ in range(2):
-        number = int(rng.integers(min(population.size, 2**60)))
-        masks = population.masks(number)
+        number = int(rng.integers(min(enumeration.size, 2**60)))
+        masks = enumeration.masks(number)
         network = space.network(space.genotype(masks), 10)
         own = variables_of(space, network, variables, masks, shape)
         entries = {**masks, AS_NETWORK: np.float32(1)}

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zcpt_jax import masks
-from zcpt_jax.taps import ReLU
+from zcpt_jax.nn.capture import ReLU
 from zcpt_jax.types import InputError, Owner, Phase, Space
 
 SIZES = {"conv3x3": (3, 3), "conv1x1": (1, 1), "skip": None}

@@ -15,8 +15,8 @@ from zcpt_jax import (
     make_budgets,
     zero_cost_pt,
 )
-from zcpt_jax.budgets import flop_costs, param_costs
 from zcpt_jax.proxies import PROXIES
+from zcpt_jax.search.budgets import flop_costs, param_costs
 from zcpt_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

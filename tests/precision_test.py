@@ -9,7 +9,7 @@ from benchmarks.emulation import ROUNDINGS, bfloat16, emulated, two_bfloat16
 from tests import helpers
 from zcpt_jax.lowering import CPU, GPU
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.types import Batch, InputError
 
 # bfloat16 has 8 significant bits: halfway between 1 and 1 + 2**-7, ties to even.

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from zcpt_jax import masks as m
-from zcpt_jax.orders import get_order
-from zcpt_jax.proposal import NoMemory, keep_best, propose
 from zcpt_jax.proxies import rank_sum
+from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK
+from zcpt_jax.search.edge_orders import get_order
+from zcpt_jax.search.proposal import NoMemory, keep_best, propose
+from zcpt_jax.search.validation import best_genotype, total_scores, validate
 from zcpt_jax.types import Decision, InputError, Phase, Proxy, ScoreError
-from zcpt_jax.validation import BLOCK, best_genotype, total_scores, validate
 
 NAN, INF = np.nan, np.inf
 THREE = m.edge_decisions("g", ("e",), (("a", "b", "c"),))[0]
@@ -102,11 +103,14 @@ def test_validation_scores_distinct_genotypes_on_the_same_blocks():
 
     for together in (1, 5):
         scores = validate(
-            ["bb", "a", "bb"], score, num_batches=BLOCK + 3, together=together
+            ["bb", "a", "bb"],
+            score,
+            num_batches=VALIDATION_BLOCK + 3,
+            together=together,
         )
-        assert list(scores) == ["bb", "a"] and len(scores["bb"]) == BLOCK + 3
+        assert list(scores) == ["bb", "a"] and len(scores["bb"]) == VALIDATION_BLOCK + 3
         assert (scores["bb"] == 2).all() and (scores["a"] == 1).all()
-    first, last = (0, BLOCK), (BLOCK, BLOCK + 3)
+    first, last = (0, VALIDATION_BLOCK), (VALIDATION_BLOCK, VALIDATION_BLOCK + 3)
     alone = [("bb", *first), ("a", *first), ("bb", *last), ("a", *last)]
     assert asked == [*alone, ("bb", "a", *first), ("bb", "a", *last)]
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from tests import helpers
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies import (
     PROXIES,
     ensemble,
@@ -189,7 +189,7 @@ def test_nwot_counts_live_and_dead_as_told():
     class Counted(nn.Module):
         @nn.compact
         def __call__(self, x, masks):
-            return taps.ReLU()(x, live=3.0, dead=2.0).sum(1)
+            return capture.ReLU()(x, live=3.0, dead=2.0).sum(1)
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 10)), jnp.float32)
     c = np.asarray(x > 0, np.float64)
@@ -203,7 +203,7 @@ def test_relus_are_found_inside_jit_and_checkpoint():
         return jax.checkpoint(jax.jit(nn.relu))(x) + jnp.maximum(0.0, 2 * x)
 
     x = jnp.arange(-2.0, 2.0)
-    found = taps.relu_inputs(f, x)
+    found = capture.relu_inputs(f, x)
     np.testing.assert_array_equal(jnp.stack(found), jnp.stack([x, 2 * x]))
 
 

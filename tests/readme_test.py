@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from zcpt_jax.operations import OPERATION_SCORES
-from zcpt_jax.orders import ORDERS
 from zcpt_jax.proxies import PROXIES
+from zcpt_jax.search.edge_orders import ORDERS
+from zcpt_jax.search.operation_scores import OPERATION_SCORES
 from zcpt_jax.spaces import SPACES
 
 ROOT = Path(__file__).resolve().parents[1]

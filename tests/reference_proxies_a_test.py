@@ -8,15 +8,14 @@ import pytest
 from flax import traverse_util
 
 from tests import helpers
-from zcpt_jax import taps
+from zcpt_jax.nn import capture, layers
 from zcpt_jax.proxies import _ntk, _patterns
 from zcpt_jax.proxies._epe_nas import EPE_NAS, epe_nas
 from zcpt_jax.proxies._inputs import noise_images
 from zcpt_jax.proxies._ntk import NTK_COND, NTK_TRACE, ntk_cond, ntk_trace
 from zcpt_jax.proxies._patterns import LINEAR_REGIONS, SWAP, linear_regions, swap
 from zcpt_jax.proxies._zen import ZEN, zen
-from zcpt_jax.scoring import Scorer
-from zcpt_jax.spaces import _ops
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.types import Batch, InputError
 
 DATA = helpers.batch(size=6, image_size=8, classes=3)
@@ -155,7 +154,7 @@ def test_linear_regions_sees_masks_that_relus_are_told():
         @nn.compact
         def __call__(self, x, mask):
             x = x[:, :2, :2].reshape(len(x), -1)
-            outs = [taps.ReLU()(nn.Dense(3)(x), live=m != 0) for m in mask]
+            outs = [capture.ReLU()(nn.Dense(3)(x), live=m != 0) for m in mask]
             return mask[0] * outs[0] + mask[1] * outs[1]
 
     both, one = np.ones(2, np.float32), np.array([1, 0], np.float32)
@@ -209,8 +208,8 @@ class Counted(nn.Module):
 
     @nn.compact
     def __call__(self, x, live):
-        taps.ReLU()(x[:, :2], live[0])
-        return taps.ReLU()(jnp.stack([x[:, 2:4], x[:, 4:]]), live[1:]).sum((0, 2))
+        capture.ReLU()(x[:, :2], live[0])
+        return capture.ReLU()(jnp.stack([x[:, 2:4], x[:, 4:]]), live[1:]).sum((0, 2))
 
 
 @pytest.mark.parametrize("live", [(1, 1, 1), (0, 1, 1), (1, 0, 2), (1, 1, 0)])
@@ -273,9 +272,9 @@ class Paths(nn.Module):
         outs = [
             nn.Conv(4, (1, 1), use_bias=False, name=f"{i}")(x) for i in self.numbers
         ]
-        y = _ops.batch_norm(affine=False, stack=True, name="norm")(jnp.stack(outs))
+        y = layers.batch_norm(affine=False, stack=True, name="norm")(jnp.stack(outs))
         y = (mask[:, None, None, None, None] * y).sum(0)
-        return nn.Dense(3, name="last")(taps.GlobalAverage()(nn.relu(y)))
+        return nn.Dense(3, name="last")(capture.GlobalAverage()(nn.relu(y)))
 
 
 def test_zen_leaves_out_the_norm_of_what_is_removed():

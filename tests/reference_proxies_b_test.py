@@ -13,7 +13,8 @@ from tests import helpers
 from tests.own_space import SIZES as CHAIN_OPS
 from tests.own_space import Chain
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.networks import count_flops, param_counts
+from zcpt_jax.nn.capture import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn.size import count_flops, param_counts
 from zcpt_jax.proxies._az_nas import (
     _fold,
     az_expressivity,
@@ -26,7 +27,6 @@ from zcpt_jax.proxies._reach import reach
 from zcpt_jax.proxies._size import flops, params
 from zcpt_jax.proxies._zico import zico
 from zcpt_jax.spaces import get_space
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import Batch, InputError
 
 DATA = helpers.batch(size=6, image_size=8, classes=5)._replace(key=jax.random.key(3))

@@ -2,12 +2,12 @@ import math
 import re
 from html.parser import HTMLParser
 
-from zcpt_jax.pictures import draw
-from zcpt_jax.report import ProposalRow, Report, render
-from zcpt_jax.scoring import Program
+from zcpt_jax.io.genotype_svg import draw
+from zcpt_jax.io.html import ProposalRow, Report, render
+from zcpt_jax.io.timings import Timings
+from zcpt_jax.scoring.scorer import Program
 from zcpt_jax.spaces import get_space
 from zcpt_jax.tables import Standing
-from zcpt_jax.timings import Timings
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
 

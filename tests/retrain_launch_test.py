@@ -13,8 +13,8 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from launch import evaluate, retrain
 from tests.helpers import on_cpu, run_command, run_in_two_processes
-from zcpt_jax.checkpoints import STATES, read_metrics
 from zcpt_jax.data import load_splits
+from zcpt_jax.io.checkpoints import STATES, read_metrics
 from zcpt_jax.training import load_network
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from zcpt_jax import memory
 from zcpt_jax.lowering import CPU, GPU, TPU, of_platform
+from zcpt_jax.nn.zero_weights import on_images, weighted_sum, where_used
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer, score_masks
-from zcpt_jax.skipping import on_images, weighted_sum, where_used
+from zcpt_jax.scoring import memory
+from zcpt_jax.scoring.scorer import Scorer, score_masks
 from zcpt_jax.types import InputError
 
 DATA = helpers.batch()

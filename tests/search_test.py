@@ -5,12 +5,12 @@ import numpy as np
 
 from tests.own_space import Chain
 from zcpt_jax import masks as m
-from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import load_dataset
-from zcpt_jax.networks import count_flops, count_params
-from zcpt_jax.operations import OPERATION_SCORES
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
 from zcpt_jax.search import NoRunMemory, zero_cost_pt
+from zcpt_jax.search.budgets import make_budgets
+from zcpt_jax.search.operation_scores import OPERATION_SCORES
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Proxy
 

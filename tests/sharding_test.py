@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from zcpt_jax import scoring, sharding
+from zcpt_jax import sharding
 from zcpt_jax.data import load_dataset
-from zcpt_jax.evaluator import Evaluator
 from zcpt_jax.lowering import CPU, GPU
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Scorer
+from zcpt_jax.scoring import scorer
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.search import zero_cost_pt
 from zcpt_jax.types import InputError
 
@@ -146,23 +147,23 @@ def test_processes_agree_on_scoring_again(monkeypatch, own, others, expected):
         exchanged.append(int(status))
         return np.array([status, others])
 
-    monkeypatch.setattr(scoring.multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(scorer.multihost_utils, "process_allgather", gather)
     error = None if own is None else jax.errors.JaxRuntimeError(own)
-    found = scoring._agreed(error, processes=2)
+    found = scorer._agreed(error, processes=2)
     assert len(exchanged) == 1
     assert (found is None) if expected is None else str(found) == expected
 
 
 def test_what_fails_in_one_process_ends_all(monkeypatch):
-    failed = scoring._FAILED
+    failed = scorer._FAILED
     monkeypatch.setattr(
-        scoring.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
+        scorer.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="another process failed"):
-        scoring._agreed(None, processes=2)
+        scorer._agreed(None, processes=2)
     lost = jax.errors.JaxRuntimeError("INTERNAL: lost")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: lost"):
-        scoring._agreed(lost, processes=2)
+        scorer._agreed(lost, processes=2)
 
 
 @pytest.mark.cpu_only

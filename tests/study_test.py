@@ -7,10 +7,17 @@ import pytest
 from scipy import stats
 
 from tests.operations_test import ACCURACIES, DATA, NAMES, PERCENT, SPACE
-from zcpt_jax import correlation, figures, study_files
-from zcpt_jax.evaluator import Evaluator
-from zcpt_jax.orders import get_order
-from zcpt_jax.study import Line, Trial, agreements, between, get_scorer, run_trial
+from zcpt_jax.analysis import correlation, figures, study_files
+from zcpt_jax.analysis.study import (
+    Line,
+    Trial,
+    agreements,
+    between,
+    get_scorer,
+    run_trial,
+)
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.search.edge_orders import get_order
 from zcpt_jax.types import InputError
 
 

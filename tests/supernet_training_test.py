@@ -23,17 +23,18 @@ from launch import train_supernet as train_supernet_command
 from tests import helpers
 from tests.helpers import capture_command, on_cpu, tiny_space
 from tests.own_space import Chain
-from zcpt_jax.checkpoints import (
+from zcpt_jax.data import load_dataset
+from zcpt_jax.io.checkpoints import (
     CHECKSUMS,
     DAMAGED,
     STATES,
     Kind,
     TrainingFolder,
 )
-from zcpt_jax.data import load_dataset
 from zcpt_jax.lowering import using
+from zcpt_jax.nn.train_forward import forward_in_training
 from zcpt_jax.spaces import get_space
-from zcpt_jax.supernet_training import (
+from zcpt_jax.training.supernet import (
     SupernetConfig,
     _train,
     load_supernet,
@@ -41,12 +42,11 @@ from zcpt_jax.supernet_training import (
     read_metrics,
     train_supernet,
 )
-from zcpt_jax.supernet_training._step import (
+from zcpt_jax.training.supernet._step import (
     initial_alphas,
     make_optimisers,
     make_step,
 )
-from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.types import NOISE, InputError, ScoreError
 
 ROOT = Path(__file__).resolve().parents[1]

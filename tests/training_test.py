@@ -15,15 +15,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import training_golden as golden
 from zcpt_jax import get_space
-from zcpt_jax.checkpoints import CHECKSUMS, DAMAGED, STATES, read_metrics
 from zcpt_jax.data import CropAndFlip, Dataset, Splits
 from zcpt_jax.data._arrays import ArraySource
-from zcpt_jax.genotypes import resolve_genotype
+from zcpt_jax.io.checkpoints import CHECKSUMS, DAMAGED, STATES, read_metrics
+from zcpt_jax.io.genotype_file import resolve_genotype
 from zcpt_jax.lowering import CPU, GPU, using
+from zcpt_jax.nn import layers
+from zcpt_jax.nn.capture import DropPath, GlobalAverage, ReLU
+from zcpt_jax.nn.train_forward import forward_in_training
 from zcpt_jax.sharding import make_mesh
-from zcpt_jax.spaces import _ops
-from zcpt_jax.taps import DropPath, GlobalAverage, ReLU
-from zcpt_jax.train_pass import forward_in_training
 from zcpt_jax.training import (
     Inputs,
     NetworkFile,
@@ -60,9 +60,9 @@ class Small(nn.Module):
 
     @nn.compact
     def __call__(self, images, masks=None):
-        x = _ops.batch_norm(name="norm")(_ops.Conv(4, 3, 2, name="conv")(images))
-        x = x + DropPath()(_ops.Conv(4, 1, name="path")(ReLU()(x)))
-        return _ops.Linear(3, name="classifier")(GlobalAverage()(x))
+        x = layers.batch_norm(name="norm")(layers.Conv(4, 3, 2, name="conv")(images))
+        x = x + DropPath()(layers.Conv(4, 1, name="path")(ReLU()(x)))
+        return layers.Linear(3, name="classifier")(GlobalAverage()(x))
 
 
 def pictures(count=40, size=16, classes=3, seed=0):

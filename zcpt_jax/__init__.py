@@ -1,16 +1,16 @@
 """Zero-Cost-PT in JAX: training-free neural architecture search.
 
-The doors of the library. Rooms: ``spaces`` and ``proxies`` hold what is searched and
-what scores; ``masks``, ``scoring``, ``proposal``, ``validation`` and ``search`` are the
-method; ``data``, ``tables``, ``runs`` and ``report`` are what surrounds it.
+What most research code needs is here. :mod:`~zcpt_jax.spaces` and
+:mod:`~zcpt_jax.proxies` hold what is searched and what scores;
+:mod:`~zcpt_jax.scoring` and :mod:`~zcpt_jax.search` are the method.
 """
 
-from zcpt_jax.budgets import make_budgets
 from zcpt_jax.data import load_dataset
-from zcpt_jax.networks import count_flops, count_params
+from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
-from zcpt_jax.scoring import Scorer, score_masks
+from zcpt_jax.scoring.scorer import Scorer, score_masks
 from zcpt_jax.search import SearchResult, zero_cost_pt
+from zcpt_jax.search.budgets import make_budgets
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Batch, Proxy
 

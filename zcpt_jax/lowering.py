@@ -38,7 +38,7 @@ class Lowering:
         A loop compiles in a third of the time and copies its inputs.
       patterns: ReLU patterns compared by the bits of words, or by a matrix product.
       barriers: whether conditions keep XLA from fusing gradients across the nodes of a
-        cell (:func:`zcpt_jax.skipping.apart`).
+        cell (:func:`zcpt_jax.nn.zero_weights.apart`).
       loops: whether the masks of a call are scored in a loop inside it. On CPU
         convolutions are slower inside loops, so that a call scores one mask.
       groups: whether masks with the same decisions are put together, their images side

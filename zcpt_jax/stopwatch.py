@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -52,3 +52,9 @@ class Stopwatch:
 
     def _add(self, phase: str, seconds: float) -> None:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+
+def merge_seconds(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Adds up wall times of several runs, phase by phase."""
+    phases = dict.fromkeys(phase for part in parts for phase in part)
+    return {phase: sum(part.get(phase, 0.0) for part in parts) for phase in phases}

@@ -239,6 +239,14 @@ class Space(Protocol):
         """All decisions of a search, in the order in which they come up."""
         ...
 
+    def all_decisions(self) -> list[Decision]:
+        """Every decision of the phases, in order of phase and track."""
+        return [d for phase in self.phases() for track in phase.tracks for d in track]
+
+    def most_candidates(self) -> int:
+        """The number of candidates of the widest decision."""
+        return max(len(decision.candidates) for decision in self.all_decisions())
+
     def supernet(self, num_classes: int) -> nn.Module:
         """The supernet; ``apply(variables, images, masks)`` gives the logits."""
         ...

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._inputs import noise_images
 from zcpt_jax.proxies._reach import reach
 from zcpt_jax.proxies._spectra import eigenvalues, gram
@@ -32,8 +32,8 @@ def az_expressivity(
     code's 1e-8 inside the logarithm). BatchNorm has the statistics of the batch.
 
     Blocks are what a network marks: the stem and the cells (the newest state at a
-    :class:`zcpt_jax.taps.CutPoint`) and the last feature map (the input of a
-    :class:`zcpt_jax.taps.GlobalAverage`). What follows a cell before the next mark is
+    :class:`zcpt_jax.nn.CutPoint`) and the last feature map (the input of a
+    :class:`zcpt_jax.nn.GlobalAverage`). What follows a cell before the next mark is
     part of its block: of NAS-Bench-201 the published code counts the two reductions by
     themselves, and leaves out the last BatchNorm and ReLU. In a network without marks
     each layer that gives a feature map is a block, and counts if it is part of the
@@ -162,8 +162,8 @@ def _find_blocks(
     """Runs the network on noise and notes its blocks."""
     images = noise_images(batch, _IMAGES)
 
-    def run_marked(tap: taps.StateTap) -> None:
-        taps.forward(
+    def run_marked(tap: capture.StateTap) -> None:
+        capture.forward(
             apply_fn,
             variables,
             images,
@@ -173,20 +173,22 @@ def _find_blocks(
             on_features=tap,
         )
 
-    def run_layers(tap: taps.LayerTap) -> None:
-        def on_map(path: taps.Path, out: jax.Array) -> jax.Array:
+    def run_layers(tap: capture.LayerTap) -> None:
+        def on_map(path: capture.Path, out: jax.Array) -> jax.Array:
             return tap(path, out) if out.ndim == 4 else out
 
-        taps.forward(apply_fn, variables, images, masks, norm="batch", on_layer=on_map)
+        capture.forward(
+            apply_fn, variables, images, masks, norm="batch", on_layer=on_map
+        )
 
     features: list[jax.Array] = []
-    paths: list[taps.Path] = []
+    paths: list[capture.Path] = []
 
     def look(x: jax.Array) -> jax.Array:
         features.append(x)
         return x
 
-    def look_at_layer(path: taps.Path, out: jax.Array) -> jax.Array:
+    def look_at_layer(path: capture.Path, out: jax.Array) -> jax.Array:
         paths.append(path)
         return look(out)
 
@@ -265,7 +267,7 @@ def _steps(blocks: _Blocks, name: str) -> list[tuple[int, int]]:
     if not steps:
         raise InputError(
             f"{name} compares successive blocks; the network has no two of them. Mark "
-            "the states between blocks with zcpt_jax.taps.CutPoint"
+            "the states between blocks with zcpt_jax.nn.CutPoint"
         )
     return steps
 

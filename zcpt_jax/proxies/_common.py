@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.types import ApplyFn, Batch, Norm, Variables
 
-Kernels = Mapping[taps.Path, jax.Array]
+Kernels = Mapping[capture.Path, jax.Array]
 
 
 def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
@@ -25,14 +25,14 @@ def loss_of_kernels(
     batch: Batch,
     masks: Any,
     norm: Norm = "batch",
-    on_kernel: taps.KernelTap | None = None,
+    on_kernel: capture.KernelTap | None = None,
 ) -> Any:
     """The loss of one batch as a function of the kernels alone."""
 
     def loss(kernels: Kernels) -> jax.Array:
-        logits = taps.forward(
+        logits = capture.forward(
             apply_fn,
-            taps.with_kernels(variables, kernels),
+            capture.with_kernels(variables, kernels),
             batch.images,
             masks,
             norm=norm,
@@ -47,7 +47,7 @@ def kernel_gradients(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> tuple[Kernels, Kernels]:
     """Kernels W and dL/dW, with BatchNorm on the statistics of the batch."""
-    kernels = taps.kernels(variables)
+    kernels = capture.kernels(variables)
     loss = loss_of_kernels(apply_fn, variables, batch, masks)
     return kernels, jax.grad(loss)(kernels)
 
@@ -60,7 +60,7 @@ def layer_gradients(
     Layers in a loop (``nn.scan``) have one for each iteration, as if the loop was
     written out.
     """
-    layers: list[taps.Path] = []
+    layers: list[capture.Path] = []
     loss = loss_of_kernels(
         apply_fn,
         variables,
@@ -68,8 +68,8 @@ def layer_gradients(
         masks,
         on_kernel=lambda path, kernel: layers.append(path),
     )
-    grads = jax.grad(loss)(taps.kernels(variables))
-    return taps.by_layer(grads, layers, apply_fn, variables, batch.images, masks)
+    grads = jax.grad(loss)(capture.kernels(variables))
+    return capture.by_layer(grads, layers, apply_fn, variables, batch.images, masks)
 
 
 def image_correlations(
@@ -86,7 +86,7 @@ def image_correlations(
     """
 
     def total(images: Any) -> tuple[jax.Array, jax.Array]:
-        logits = taps.forward(apply_fn, variables, images, masks, norm="batch")
+        logits = capture.forward(apply_fn, variables, images, masks, norm="batch")
         return logits.sum(), logits
 
     gradients, logits = jax.grad(total, has_aux=True)(batch.images)

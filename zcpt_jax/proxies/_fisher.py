@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._common import cross_entropy
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
@@ -29,18 +29,18 @@ def fisher(
     Returns:
       A scalar, non-negative.
     """
-    kernels: dict[taps.Path, tuple[int, ...]] = {}
-    layers: list[tuple[taps.Path, tuple[int, ...]]] = []
+    kernels: dict[capture.Path, tuple[int, ...]] = {}
+    layers: list[tuple[capture.Path, tuple[int, ...]]] = []
 
-    def look(path: taps.Path, out: jax.Array) -> jax.Array:
+    def look(path: capture.Path, out: jax.Array) -> jax.Array:
         layers.append((path, out.shape))
         return out
 
-    def note(path: taps.Path, kernel: jax.Array) -> None:
+    def note(path: capture.Path, kernel: jax.Array) -> None:
         kernels[path] = kernel.shape
 
-    def run(on_layer: taps.LayerTap) -> jax.Array:
-        return taps.forward(
+    def run(on_layer: capture.LayerTap) -> jax.Array:
+        return capture.forward(
             apply_fn,
             variables,
             batch.images,
@@ -55,7 +55,7 @@ def fisher(
     def loss(shifts: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         outputs: list[jax.Array] = []
 
-        def shift(path: taps.Path, out: jax.Array) -> jax.Array:
+        def shift(path: capture.Path, out: jax.Array) -> jax.Array:
             del path
             outputs.append(out)
             return out + shifts[len(outputs) - 1]

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._common import loss_of_kernels
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
@@ -28,7 +28,7 @@ def grasp(
     Returns:
       A scalar.
     """
-    kernels = taps.kernels(variables)
+    kernels = capture.kernels(variables)
     gradient = jax.grad(loss_of_kernels(apply_fn, variables, batch, masks))
     grads, curved = jax.jvp(gradient, (kernels,), (kernels,))
     return -jnp.stack([(grads[path] * curved[path]).sum() for path in kernels]).sum()

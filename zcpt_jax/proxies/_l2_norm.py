@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._reach import reach
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
@@ -30,8 +30,8 @@ def l2_norm(
       A scalar, non-negative.
     """
     reached = reach(apply_fn, variables, batch, masks)
-    kernels = taps.by_layer(
-        taps.kernels(variables), reached, apply_fn, variables, batch.images, masks
+    kernels = capture.by_layer(
+        capture.kernels(variables), reached, apply_fn, variables, batch.images, masks
     )
     norms = [jnp.linalg.norm(kernels[path]) * reached[path] for path in kernels]
     return jnp.stack(norms).sum()

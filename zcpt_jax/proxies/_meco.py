@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._inputs import noise_images
 from zcpt_jax.proxies._reach import reach
 from zcpt_jax.proxies._spectra import eigenvalues
@@ -40,15 +40,15 @@ def meco(
     Raises:
       InputError: if no layer has more positions than channels.
     """
-    maps: list[tuple[taps.Path, jax.Array]] = []
+    maps: list[tuple[capture.Path, jax.Array]] = []
 
-    def look(path: taps.Path, out: jax.Array) -> jax.Array:
+    def look(path: capture.Path, out: jax.Array) -> jax.Array:
         if out.ndim == 4 and out.shape[-1] < out.shape[1] * out.shape[2]:
             maps.append((path, out[0]))
         return out
 
     image = noise_images(batch, 1)
-    taps.forward(apply_fn, variables, image, masks, norm="batch", on_layer=look)
+    capture.forward(apply_fn, variables, image, masks, norm="batch", on_layer=look)
     if not maps:
         raise InputError(
             "meco needs a convolution whose output has more positions than channels; "

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from zcpt_jax import taps
 from zcpt_jax.lowering import current
+from zcpt_jax.nn import capture
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
-Weights = Mapping[taps.Path, jax.Array]
+Weights = Mapping[capture.Path, jax.Array]
 
 _NAMES = ("kernel", "kernels", "scale")
 _SLICE = 8
@@ -102,12 +102,12 @@ def _of_each_image(
     BatchNorm ties the images of a batch to each other, so that each gradient takes a
     backward pass over the whole batch.
     """
-    taps.kernels(variables)  # refuses a network that has none
+    capture.kernels(variables)  # refuses a network that has none
     flat = traverse_util.flatten_dict(dict(variables["params"]))
 
     def sums(weights: Weights) -> jax.Array:
         params = traverse_util.unflatten_dict({**flat, **weights})
-        logits = taps.forward(
+        logits = capture.forward(
             apply_fn, {**variables, "params": params}, batch.images, masks, norm="batch"
         )
         return logits.sum(axis=1)

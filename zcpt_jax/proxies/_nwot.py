@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax import taps
 from zcpt_jax.lowering import current
+from zcpt_jax.nn import capture
 from zcpt_jax.types import ApplyFn, Batch, InputError, Norm, Proxy, Variables
 
 
@@ -28,9 +28,9 @@ def nwot(
     oversight of theirs; ``norm='batch'`` gives their corrected version.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules are counted as
+      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules are counted as
         they ask to be; if it has none, every ``max(z, 0)`` counts once, but for those
-        of normalisation layers (:func:`zcpt_jax.taps.read_relus`).
+        of normalisation layers (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -50,12 +50,12 @@ def nwot(
             return jnp.tensordot(live, kernels, axes=1, precision="highest")
         return live * pattern_kernel(z) + dead * (z.size / z.shape[0])
 
-    kernels = taps.read_relus(
+    kernels = capture.read_relus(
         apply_fn, variables, batch.images, masks, norm=norm, read=count
     )
     if not kernels:
         raise InputError(
-            "nwot found no ReLU in the network; it counts zcpt_jax.taps.ReLU modules, "
+            "nwot found no ReLU in the network; it counts zcpt_jax.nn.ReLU modules, "
             "and max(z, 0) as nn.relu computes it"
         )
     return jnp.linalg.slogdet(sum(kernels))[1]

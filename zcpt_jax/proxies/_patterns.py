@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.types import (
     ApplyFn,
     Array,
@@ -54,10 +54,10 @@ def linear_regions(
     score decides nothing.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
+      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules count while an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
         counts, but for those of normalisation layers
-        (:func:`zcpt_jax.taps.read_relus`).
+        (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -95,10 +95,10 @@ def swap(
     score is little else than the number of units.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.taps.ReLU` modules count while an
+      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules count while an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
         counts, but for those of normalisation layers
-        (:func:`zcpt_jax.taps.read_relus`).
+        (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: its variables.
       batch: images ``[B, H, W, C]``; the labels are not used.
       masks: operation weights.
@@ -150,10 +150,12 @@ def _patterns(
         active = (z > 0).reshape(z.shape[0], -1)
         return Pattern(active, jnp.broadcast_to(counts, active.shape[1:]))
 
-    found = taps.read_relus(apply_fn, variables, images, masks, norm=norm, read=pattern)
+    found = capture.read_relus(
+        apply_fn, variables, images, masks, norm=norm, read=pattern
+    )
     if not found:
         raise InputError(
-            f"{name} found no ReLU in the network; it counts zcpt_jax.taps.ReLU "
+            f"{name} found no ReLU in the network; it counts zcpt_jax.nn.ReLU "
             "modules, and max(z, 0) as nn.relu computes it"
         )
     return found
@@ -207,7 +209,7 @@ def _crop_size(
         crop = jax.ShapeDtypeStruct((2, size, size, shape[3]), jnp.float32)
 
         def run(images: Array) -> jax.Array:
-            return taps.forward(apply_fn, variables, images, masks, norm="running")
+            return capture.forward(apply_fn, variables, images, masks, norm="running")
 
         try:
             jax.eval_shape(run, crop)

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.types import ApplyFn, Batch, InputError, Variables
 
 
 def reach(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
-) -> dict[taps.Path, jax.Array]:
+) -> dict[capture.Path, jax.Array]:
     """Whether a path of operations of non-zero weight leads through each layer.
 
     Supernets run operations of weight zero too, so a layer's output does not tell. The
@@ -26,7 +26,7 @@ def reach(
       masks: operation weights.
 
     Returns:
-      path of the layer, as ``on_layer`` of :func:`zcpt_jax.taps.forward` has it, to a
+      path of the layer, as ``on_layer`` of :func:`zcpt_jax.nn.forward` has it, to a
       boolean scalar.
 
     Raises:
@@ -34,10 +34,10 @@ def reach(
     """
     positive = jax.tree.map(lambda leaf: jnp.abs(leaf) + 1, variables)
     images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
-    calls: list[tuple[taps.Path, tuple[int, ...]]] = []
+    calls: list[tuple[capture.Path, tuple[int, ...]]] = []
 
-    def run(on_layer: taps.LayerTap) -> jax.Array:
-        return taps.forward(
+    def run(on_layer: capture.LayerTap) -> jax.Array:
+        return capture.forward(
             apply_fn,
             positive,
             images,
@@ -47,7 +47,7 @@ def reach(
             on_cut=_rescale,
         )
 
-    def look(path: taps.Path, out: jax.Array) -> jax.Array:
+    def look(path: capture.Path, out: jax.Array) -> jax.Array:
         calls.append((path, out.shape))
         return out
 
@@ -61,7 +61,7 @@ def reach(
     def total(gains: list[jax.Array]) -> jax.Array:
         left = iter(gains)
 
-        def gain(path: taps.Path, out: jax.Array) -> jax.Array:
+        def gain(path: capture.Path, out: jax.Array) -> jax.Array:
             del path
             return _rescale((out,))[0] * next(left)
 
@@ -70,7 +70,7 @@ def reach(
     # A gain for each value, not one for all: a normalisation would undo that.
     flows = jax.grad(total)([jnp.ones(shape) for _, shape in calls])
     unreached = jnp.zeros((), bool)
-    reached = dict.fromkeys(taps.kernels(variables), unreached)
+    reached = dict.fromkeys(capture.kernels(variables), unreached)
     for (path, _), flow in zip(calls, flows, strict=True):
         reached[path] = reached.get(path, unreached) | (flow != 0).any()
     return reached

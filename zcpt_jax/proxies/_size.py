@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._reach import reach
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
@@ -30,8 +30,8 @@ def params(
       A float32 scalar, exact up to 2^24.
     """
     reached = reach(apply_fn, variables, batch, masks)
-    kernels = taps.by_layer(
-        taps.kernels(variables), reached, apply_fn, variables, batch.images, masks
+    kernels = capture.by_layer(
+        capture.kernels(variables), reached, apply_fn, variables, batch.images, masks
     )
     return jnp.stack(
         [reached[path] * float(kernels[path].size) for path in kernels]
@@ -43,7 +43,7 @@ def flops(
 ) -> jax.Array:
     """Multiply-adds, for one image, of the layers that are part of the network.
 
-    Counted as :func:`zcpt_jax.networks.count_flops` counts them, and as they are for
+    Counted as :func:`zcpt_jax.nn.size.count_flops` counts them, and as they are for
     the network of a genotype, but for operations that lead nowhere: they are left out.
 
     Args:
@@ -55,19 +55,19 @@ def flops(
     Returns:
       A float32 scalar, exact up to 2^24.
     """
-    kernels: dict[taps.Path, tuple[int, ...]] = {}
-    counts: list[tuple[taps.Path, int]] = []
+    kernels: dict[capture.Path, tuple[int, ...]] = {}
+    counts: list[tuple[capture.Path, int]] = []
 
-    def note(path: taps.Path, kernel: jax.Array) -> None:
+    def note(path: capture.Path, kernel: jax.Array) -> None:
         kernels[path] = kernel.shape
 
-    def count(path: taps.Path, out: jax.Array) -> jax.Array:
+    def count(path: capture.Path, out: jax.Array) -> jax.Array:
         kernel = kernels[path]
         counts.append((path, math.prod(out.shape[1:]) * math.prod(kernel[:-1])))
         return out
 
     def run(images: jax.Array) -> jax.Array:
-        return taps.forward(
+        return capture.forward(
             apply_fn,
             variables,
             images,

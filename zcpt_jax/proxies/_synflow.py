@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._common import Kernels, positive_inputs
 from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 
@@ -55,7 +55,7 @@ def _flow(
     exact and, the network being homogeneous, comes out of R as a factor.
     """
     variables, images = positive_inputs(variables, batch)
-    kernels = taps.kernels(variables)
+    kernels = capture.kernels(variables)
 
     def total(kernels: Kernels) -> tuple[jax.Array, jax.Array]:
         exponents = [jnp.int32(0)]
@@ -66,9 +66,9 @@ def _flow(
             exponents.append(exponent)
             return tuple(state * jnp.ldexp(1.0, -exponent) for state in states)
 
-        logits = taps.forward(
+        logits = capture.forward(
             apply_fn,
-            taps.with_kernels(variables, kernels),
+            capture.with_kernels(variables, kernels),
             images,
             masks,
             norm="identity",

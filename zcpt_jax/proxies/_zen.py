@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zcpt_jax import taps
+from zcpt_jax.nn import capture
 from zcpt_jax.proxies._common import Kernels
 from zcpt_jax.proxies._inputs import noise_images
 from zcpt_jax.types import ApplyFn, Array, Batch, Proxy, Variables
@@ -19,7 +19,7 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
     """``log E|f(x + a e) - f(x)|`` plus the logarithms that BatchNorm divides by.
 
     ``f`` is the feature map before the global average (the logits of a network without
-    :class:`zcpt_jax.taps.GlobalAverage`), ``x`` and ``e`` are 16 images of noise each,
+    :class:`zcpt_jax.nn.GlobalAverage`), ``x`` and ``e`` are 16 images of noise each,
     ``a`` = 0.01 and ``|.|`` sums over the feature map. BatchNorm acts with the
     statistics of the batch, and each adds the logarithm of the root of its input's
     variance, averaged over channels (Lin et al. 2021, as in their code).
@@ -45,7 +45,7 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
     """
     noise = noise_images(batch, 2 * _IMAGES)
     images, moved = noise[:_IMAGES], noise[:_IMAGES] + _STEP * noise[_IMAGES:]
-    layers: list[taps.Path] = []
+    layers: list[capture.Path] = []
 
     def run(images: Array, gains: Any = None) -> tuple[jax.Array, list[jax.Array]]:
         return _features_and_scales(apply_fn, variables, images, masks, gains, layers)
@@ -67,7 +67,7 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
 
 
 def _at_unit_scale(
-    layers: list[taps.Path],
+    layers: list[capture.Path],
     apply_fn: ApplyFn,
     variables: Variables,
     images: Array,
@@ -76,15 +76,15 @@ def _at_unit_scale(
     """Variables with each layer's kernel divided by its root mean square."""
 
     def split(kernels: Kernels) -> Kernels:
-        return taps.by_layer(kernels, layers, apply_fn, variables, images, masks)
+        return capture.by_layer(kernels, layers, apply_fn, variables, images, masks)
 
     # The transpose of the split joins the kernels of a loop's iterations.
-    kernels, join = jax.vjp(split, taps.kernels(variables))
+    kernels, join = jax.vjp(split, capture.kernels(variables))
     scaled = {}
     for path, kernel in kernels.items():
         size = jnp.sqrt(jnp.square(kernel).mean())
         scaled[path] = kernel / jnp.where(size > 0, size, 1)
-    return taps.with_kernels(variables, join(scaled)[0])
+    return capture.with_kernels(variables, join(scaled)[0])
 
 
 def _features_and_scales(
@@ -93,7 +93,7 @@ def _features_and_scales(
     images: Array,
     masks: Any,
     gains: Any,
-    layers: list[taps.Path],
+    layers: list[capture.Path],
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The features, and of each BatchNorm the logarithm of what it divides by.
 
@@ -124,7 +124,7 @@ def _features_and_scales(
         gain = gains[len(scales) - 1]
         return out * gain.reshape(gain.shape + (1,) * (x.ndim - gain.ndim))
 
-    logits = taps.forward(
+    logits = capture.forward(
         apply_fn,
         variables,
         images,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.spaces import _init
+from zcpt_jax.nn import torch_init
 from zcpt_jax.spaces._darts_genotype import (
     EDGES,
     GROUPS,
@@ -50,7 +50,7 @@ _NODES = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
-class Darts(_init.TorchDefault):
+class Darts(torch_init.TorchDefault):
     """The full space: seven operations on each of the 14 edges of both cells.
 
     Nodes 0 and 1 of a cell are the outputs of the two cells before it; nodes 2 to 5

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from zcpt_jax.spaces import _ops
-from zcpt_jax.spaces._init import kernel_init
-from zcpt_jax.taps import ReLU
+from zcpt_jax.nn import layers
+from zcpt_jax.nn.capture import ReLU
+from zcpt_jax.nn.torch_init import kernel_init
 from zcpt_jax.types import InputError
 
 _WINDOW = 5
@@ -37,12 +37,12 @@ class AuxiliaryHead(nn.Module):
         _check(x, _WINDOW + stride)
         x = ReLU(name="relu_1")(x)
         x = nn.avg_pool(x, (_WINDOW, _WINDOW), strides=(stride, stride))
-        x = _ops.batch_norm(name="norm_1")(_ops.Conv(128, 1, name="conv_1")(x))
+        x = layers.batch_norm(name="norm_1")(layers.Conv(128, 1, name="conv_1")(x))
         x = _Conv2x2(768, name="conv_2")(ReLU(name="relu_2")(x))
         if not self.imagenet:
-            x = _ops.batch_norm(name="norm_2")(x)
+            x = layers.batch_norm(name="norm_2")(x)
         x = ReLU(name="relu_3")(x).mean(axis=(1, 2))
-        return _ops.Linear(self.num_classes, name="classifier")(x)
+        return layers.Linear(self.num_classes, name="classifier")(x)
 
 
 def _check(x: jax.Array, least: int) -> None:

@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.skipping import weighted_sum, where_used
-from zcpt_jax.spaces import _ops, _windows
+from zcpt_jax.nn import layers, windows
+from zcpt_jax.nn.capture import CutPoint, DropPath, GlobalAverage, ReLU
+from zcpt_jax.nn.zero_weights import weighted_sum, where_used
 from zcpt_jax.spaces._darts_auxiliary import AuxiliaryHead
 from zcpt_jax.spaces._darts_genotype import EDGES
 from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
-from zcpt_jax.taps import CutPoint, DropPath, GlobalAverage, ReLU
 from zcpt_jax.types import AUXILIARY, NOISE, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -138,14 +138,14 @@ class Cell(nn.Module):
         """The same for every edge, but for the BatchNorm after pools in supernets."""
         if op == "skip_connect":
             return [z] * count
-        pool = _windows.average_pool(stride)
+        pool = windows.average_pool(stride)
         if op == "max_pool_3x3":
-            pool = _windows.maximum_pool(3, stride)
+            pool = windows.maximum_pool(3, stride)
         pooled = where_used(used, pool, z)
         if self.discrete:
             return [pooled] * count
         stacked = jnp.broadcast_to(pooled, (count, *pooled.shape))
-        return list(_ops.batch_norm(False, name=name, stack=True)(stacked))
+        return list(layers.batch_norm(False, name=name, stack=True)(stacked))
 
     def _noise(self, s1: jax.Array, unit: jax.Array) -> dict[int, jax.Array]:
         """The noise on each edge that has it; one draw a cell."""
@@ -207,10 +207,10 @@ class Network(nn.Module):
         """
         self._check(images)
         weights = {
-            group: _ops.mask_weights(masks, group, candidates, "E")
+            group: layers.mask_weights(masks, group, candidates, "E")
             for group, candidates in (("normal", self.normal), ("reduce", self.reduce))
         }
-        in_use = {group: _ops.in_use(rows) for group, rows in weights.items()}
+        in_use = {group: layers.in_use(rows) for group, rows in weights.items()}
         s0, s1 = self._imagenet_stem(images) if self.imagenet else self._stem(images)
         unit = jnp.float32(1)
         features, halve = self.channels, self.imagenet
@@ -234,7 +234,7 @@ class Network(nn.Module):
             if self.auxiliary and index == 2 * self.cells // 3:
                 self._hand_out_auxiliary_logits(s1)
         pooled = GlobalAverage()(s1)
-        return _ops.Linear(self.num_classes, name="classifier")(pooled)
+        return layers.Linear(self.num_classes, name="classifier")(pooled)
 
     def _hand_out_auxiliary_logits(self, x: jax.Array) -> None:
         if not self.is_mutable_collection(AUXILIARY):
@@ -258,18 +258,18 @@ class Network(nn.Module):
             )
 
     def _stem(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = _ops.Conv(3 * self.channels, 3, name="stem_conv")(images)
-        x = _ops.batch_norm(name="stem_norm")(x)
+        x = layers.Conv(3 * self.channels, 3, name="stem_conv")(images)
+        x = layers.batch_norm(name="stem_norm")(x)
         return x, x
 
     def _imagenet_stem(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Both as published: the supernet's stem is three times as wide.
         features = self.channels if self.discrete else 3 * self.channels
-        x = _ops.Conv(features // 2, 3, 2, name="stem_conv_1")(images)
-        x = _ops.batch_norm(name="stem_norm_1")(x)
+        x = layers.Conv(features // 2, 3, 2, name="stem_conv_1")(images)
+        x = layers.batch_norm(name="stem_norm_1")(x)
         x = ReLU(name="stem_relu_1")(x)
-        x = _ops.Conv(features, 3, 2, name="stem_conv_2")(x)
-        s0 = _ops.batch_norm(name="stem_norm_2")(x)
+        x = layers.Conv(features, 3, 2, name="stem_conv_2")(x)
+        s0 = layers.batch_norm(name="stem_norm_2")(x)
         x = ReLU(name="stem_relu_2")(s0)
-        x = _ops.Conv(features, 3, 2, name="stem_conv_3")(x)
-        return s0, _ops.batch_norm(name="stem_norm_3")(x)
+        x = layers.Conv(features, 3, 2, name="stem_conv_3")(x)
+        return s0, layers.batch_norm(name="stem_norm_3")(x)

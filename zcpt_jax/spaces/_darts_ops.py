@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.spaces import _ops, _windows
-from zcpt_jax.taps import ReLU
+from zcpt_jax.nn import layers, windows
+from zcpt_jax.nn.capture import ReLU
 
 
 class Separable(nn.Module):
@@ -37,15 +37,15 @@ class Separable(nn.Module):
           live: how often the ReLU inside each counts, zero if it is not used.
         """
         features, count, size = activated.shape[-1], self.count, self.size
-        y = _windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
+        y = windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
             activated, live
         )
-        y = _ops.PointwiseStack(features, name="pointwise_1")(y, live)
-        y = _ops.batch_norm(self.affine, name="norm_1", stack=True)(y)
+        y = layers.PointwiseStack(features, name="pointwise_1")(y, live)
+        y = layers.batch_norm(self.affine, name="norm_1", stack=True)(y)
         y = ReLU(name="relu")(y, jnp.stack(live))
-        y = _windows.DepthwiseStack(count, size, name="depthwise_2")(y, live)
-        y = _ops.PointwiseStack(features, name="pointwise_2")(y, live)
-        return _ops.batch_norm(self.affine, name="norm_2", stack=True)(y)
+        y = windows.DepthwiseStack(count, size, name="depthwise_2")(y, live)
+        y = layers.PointwiseStack(features, name="pointwise_2")(y, live)
+        return layers.batch_norm(self.affine, name="norm_2", stack=True)(y)
 
 
 class Dilated(nn.Module):
@@ -68,12 +68,12 @@ class Dilated(nn.Module):
     @nn.compact
     def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
-        depthwise = _windows.DepthwiseStack(
+        depthwise = windows.DepthwiseStack(
             self.count, self.size, self.stride, 2, name="depthwise"
         )
-        pointwise = _ops.PointwiseStack(activated.shape[-1], name="pointwise")
+        pointwise = layers.PointwiseStack(activated.shape[-1], name="pointwise")
         y = pointwise(depthwise(activated, live), live)
-        return _ops.batch_norm(self.affine, name="norm", stack=True)(y)
+        return layers.batch_norm(self.affine, name="norm", stack=True)(y)
 
 
 class Reduce(nn.Module):
@@ -96,9 +96,9 @@ class Reduce(nn.Module):
         for number, x in ((1, activated), (2, activated[:, 1:, 1:])):
             x = x[:, ::2, ::2]
             stacked = jnp.broadcast_to(x, (self.count, *x.shape))
-            parts.append(_ops.PointwiseStack(half, name=f"conv_{number}")(stacked))
+            parts.append(layers.PointwiseStack(half, name=f"conv_{number}")(stacked))
         y = jnp.concatenate(parts, axis=-1)
-        return _ops.batch_norm(self.affine, name="norm", stack=True)(y)
+        return layers.batch_norm(self.affine, name="norm", stack=True)(y)
 
 
 class Preprocess(nn.Module):
@@ -118,9 +118,9 @@ class Preprocess(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[B, H', W', features]``."""
         if self.halve:
-            reduce = _ops.FactorizedReduce(self.features, self.affine, name="reduce")
+            reduce = layers.FactorizedReduce(self.features, self.affine, name="reduce")
             return reduce(ReLU(name="relu")(x))
         # The published hooks see this ReLU twice: its wrapper's name has ReLU in it.
         activated = ReLU(name="relu")(x, live=2.0)
-        y = _ops.Conv(self.features, 1, name="conv")(activated)
-        return _ops.batch_norm(self.affine, name="norm")(y)
+        y = layers.Conv(self.features, 1, name="conv")(activated)
+        return layers.batch_norm(self.affine, name="norm")(y)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import weighted_sum
-from zcpt_jax.spaces import _init, _ops
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn import layers, torch_init
+from zcpt_jax.nn.capture import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn.zero_weights import weighted_sum
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Variables
 
 OPS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "identity")
@@ -124,13 +124,13 @@ class MobileNet(Space):
         """
         candidates: Candidates = getattr(module, "candidates", ())
         choice = any(len(ops) > 1 for ops in candidates)
-        return _init.torch_init(module, key, image_shape, normal=choice)
+        return torch_init.torch_init(module, key, image_shape, normal=choice)
 
     def init_networks(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
         """PyTorch's default."""
-        return _init.torch_init(module, key, image_shape)
+        return torch_init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
         """21 integers, joined by spaces, of fully decided masks."""
@@ -223,10 +223,10 @@ class Network(nn.Module):
                 "MobileNet halves its images five times: height and width must be "
                 f"divisible by 32, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = _ops.mask_weights(masks, GROUP, (OPS,) * len(LAYERS), "layers")
-        x = _ops.Conv(self._width(STEM), 3, stride=2, name="stem_conv")(images)
-        x = ReLU(6, name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
-        x = _ops.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
+        weights = layers.mask_weights(masks, GROUP, (OPS,) * len(LAYERS), "layers")
+        x = layers.Conv(self._width(STEM), 3, stride=2, name="stem_conv")(images)
+        x = ReLU(6, name="stem_relu")(layers.batch_norm(name="stem_norm")(x))
+        x = layers.InvertedResidual(self._width(FIRST), 1, 3, 1, 6, name="first")(x)
         for index, ops in enumerate(self.candidates):
             (x,) = CutPoint(homogeneous=False)(x)
             used = [weights[index][OPS.index(op)] for op in ops]
@@ -235,10 +235,10 @@ class Network(nn.Module):
                 for op, weight in zip(ops, used, strict=True)
             ]
             x = weighted_sum(used, terms)
-        x = _ops.Conv(HEAD, 1, name="head_conv")(x)
-        x = ReLU(6, name="head_relu")(_ops.batch_norm(name="head_norm")(x))
+        x = layers.Conv(HEAD, 1, name="head_conv")(x)
+        x = ReLU(6, name="head_relu")(layers.batch_norm(name="head_norm")(x))
         pooled = GlobalAverage()(x)
-        return _ops.Linear(self.num_classes, name="classifier")(pooled)
+        return layers.Linear(self.num_classes, name="classifier")(pooled)
 
     def _width(self, channels: int) -> int:
         return int(channels * self.width_multiplier)
@@ -247,7 +247,7 @@ class Network(nn.Module):
         if op == "identity":
             return x
         layer, size, expansion = LAYERS[index], int(op[1]), int(op[3])
-        block = _ops.InvertedResidual(
+        block = layers.InvertedResidual(
             self._width(layer.channels),
             expansion,
             size,

@@ -18,9 +18,8 @@ import flax.linen as nn
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax import nasbench101
-from zcpt_jax.nasbench101 import INPUT, OUTPUT
-from zcpt_jax.spaces import _init
+from zcpt_jax.nn import torch_init
+from zcpt_jax.spaces import _nasbench101_graph as graph101
 from zcpt_jax.spaces._nasbench1shot1_genotype import (
     OPS,
     Graph,
@@ -35,6 +34,7 @@ from zcpt_jax.spaces._nasbench1shot1_network import (
     Candidates,
     Network,
 )
+from zcpt_jax.spaces._nasbench101_graph import INPUT, OUTPUT
 from zcpt_jax.types import (
     Decision,
     Drawing,
@@ -48,7 +48,7 @@ OUTPUT_GROUP = "output"
 
 
 @dataclass(frozen=True)
-class NasBench1Shot1(_init.TorchDefault):
+class NasBench1Shot1(torch_init.TorchDefault):
     """What the three spaces share.
 
     The published script joins operations in the order in which they were decided and
@@ -240,7 +240,7 @@ class NasBench1Shot1(_init.TorchDefault):
     def table_key(self, genotype: str) -> str:
         """The NAS-Bench-101 hash of the cell without what leads nowhere."""
         graph = self._read(genotype)
-        return nasbench101.module_hash(graph.matrix(), graph.vertices())
+        return graph101.module_hash(graph.matrix(), graph.vertices())
 
     def table_keys(self) -> frozenset[str]:
         """The hashes of all genotypes: 2,685, 7,773 and 55,854 in spaces 1, 2 and 3.

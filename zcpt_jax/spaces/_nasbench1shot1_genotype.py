@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from zcpt_jax import nasbench101
-from zcpt_jax.nasbench101 import INPUT, OUTPUT
 from zcpt_jax.spaces import _literals
+from zcpt_jax.spaces import _nasbench101_graph as graph101
+from zcpt_jax.spaces._nasbench101_graph import INPUT, OUTPUT
 from zcpt_jax.types import InputError
 
 OPS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -94,7 +94,7 @@ def all_keys(num_parents: tuple[int, ...]) -> frozenset[str]:
     Args:
       num_parents: how many nodes each choice node, and then the output, reads.
     """
-    return nasbench101.all_hashes(_matrices(num_parents))
+    return graph101.all_hashes(_matrices(num_parents))
 
 
 def _matrices(num_parents: Sequence[int]) -> Iterator[list[list[int]]]:

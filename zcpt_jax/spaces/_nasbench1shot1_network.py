@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zcpt_jax.skipping import on_images, weighted_sum, where_used
-from zcpt_jax.spaces import _ops, _windows
+from zcpt_jax.nn import layers, windows
+from zcpt_jax.nn.capture import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn.zero_weights import on_images, weighted_sum, where_used
 from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
 from zcpt_jax.types import AS_NETWORK, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -43,8 +43,8 @@ class ConvNormReLU(nn.Module):
           used: zero if it is not part of the network; None if it always is.
         """
         live = 1.0 if used is None else jnp.float32(used != 0)
-        y = _ops.Conv(self.features, self.size, name="conv")(x, used)
-        return ReLU(name="relu")(_ops.batch_norm(name="norm")(y), live)
+        y = layers.Conv(self.features, self.size, name="conv")(x, used)
+        return ReLU(name="relu")(layers.batch_norm(name="norm")(y), live)
 
 
 class Cell(nn.Module):
@@ -132,8 +132,8 @@ class Cell(nn.Module):
         name = f"node{number}_{SHORT[op]}"
         if op in _KERNEL_SIZE:
             return ConvNormReLU(self.features, _KERNEL_SIZE[op], name=name)(z, used)
-        pooled = where_used(used, _windows.maximum_pool(3), z)
-        return _ops.batch_norm(affine=False, name=name)(pooled)
+        pooled = where_used(used, windows.maximum_pool(3), z)
+        return layers.batch_norm(affine=False, name=name)(pooled)
 
 
 class Network(nn.Module):
@@ -169,12 +169,12 @@ class Network(nn.Module):
           InputError: if the masks have other groups or shapes.
         """
         ops, inputs = self._weights(masks)
-        blocked = _ops.blocked(masks)
+        blocked = layers.blocked(masks)
         x = ConvNormReLU(self.channels, 3, name="stem")(images)
         for stage in range(3):
             if stage:
                 # One pixel of padding, as published: 32 -> 17 -> 9.
-                x = on_images(_windows.maximum_pool(2, 2), x)
+                x = on_images(windows.maximum_pool(2, 2), x)
             features = self.channels * 2**stage
             for index in range(self.cells_per_stage):
                 (x,) = CutPoint()(x)
@@ -183,10 +183,10 @@ class Network(nn.Module):
                 x = cell(x, ops, inputs, blocked)
         # Counts twice, wrapper included, as in the published code.
         x = ReLU(name="last_relu")(x, live=2.0)
-        x = _ops.Conv(4 * self.channels, 1, name="last_conv")(x)
-        x = _ops.batch_norm(affine=False, name="last_norm")(x)
+        x = layers.Conv(4 * self.channels, 1, name="last_conv")(x)
+        x = layers.batch_norm(affine=False, name="last_norm")(x)
         pooled = GlobalAverage()(x)
-        return _ops.Linear(self.num_classes, name="classifier")(pooled)
+        return layers.Linear(self.num_classes, name="classifier")(pooled)
 
     def _weights(self, masks: Masks | None) -> tuple[Any, Any]:
         ones = [[1.0] * len(parents) for parents in self.parents]
@@ -203,7 +203,7 @@ class Network(nn.Module):
                 f"the masks must have the shapes {shapes}, got the shapes {found}"
             )
         inputs = [
-            equal if group is None else _ops.scalars(jnp.asarray(masks[group]))
+            equal if group is None else layers.scalars(jnp.asarray(masks[group]))
             for group, equal in zip(self.groups, ones, strict=True)
         ]
-        return _ops.scalars(jnp.asarray(masks[OP_GROUP])), inputs
+        return layers.scalars(jnp.asarray(masks[OP_GROUP])), inputs

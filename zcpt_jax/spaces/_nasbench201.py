@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import apart, on_images, weighted_sum, where_used
-from zcpt_jax.spaces import _init, _ops, _windows
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn import layers, torch_init, windows
+from zcpt_jax.nn.capture import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn.zero_weights import apart, on_images, weighted_sum, where_used
 from zcpt_jax.types import (
     Drawing,
     InputError,
@@ -36,7 +36,7 @@ Candidates = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class NasBench201(_init.TorchDefault):
+class NasBench201(torch_init.TorchDefault):
     """The space NAS-Bench-201.
 
     Attributes:
@@ -198,7 +198,7 @@ class Cell(nn.Module):
             activated = ReLU(name=f"relu_{source}")(z, live, dead)
         if any(op == "avg_pool_3x3" for _, op, _ in uses):
             used = sum(w for _, op, w in uses if op == "avg_pool_3x3")
-            pooled = where_used(used, _windows.average_pool(), z)
+            pooled = where_used(used, windows.average_pool(), z)
         terms = []
         for node, op, weight in uses:
             if op == "skip_connect":
@@ -212,9 +212,9 @@ class Cell(nn.Module):
 
     def _conv(self, op: str, activated: jax.Array, weight: Any, name: str) -> jax.Array:
         features = activated.shape[-1]
-        conv = _ops.Conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")
+        conv = layers.Conv(features, _KERNEL_SIZE[op], name=f"{name}_conv")
         y = conv(activated, weight)
-        return _ops.batch_norm(self.affine, name=f"{name}_norm")(y)
+        return layers.batch_norm(self.affine, name=f"{name}_norm")(y)
 
 
 def _sum(terms: list[tuple[Any, jax.Array]], x: jax.Array) -> jax.Array:
@@ -234,13 +234,13 @@ class Reduction(nn.Module):
         """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
         features = 2 * x.shape[-1]
         y = ReLU(name="relu_a")(x, live=2.0)
-        y = _ops.Conv(features, 3, stride=2, name="conv_a")(y)
-        y = _ops.batch_norm(name="norm_a")(y)
+        y = layers.Conv(features, 3, stride=2, name="conv_a")(y)
+        y = layers.batch_norm(name="norm_a")(y)
         y = ReLU(name="relu_b")(y, live=2.0)
-        y = _ops.Conv(features, 3, name="conv_b")(y)
-        y = _ops.batch_norm(name="norm_b")(y)
+        y = layers.Conv(features, 3, name="conv_b")(y)
+        y = layers.batch_norm(name="norm_b")(y)
         shortcut = on_images(_halve, x)
-        return _ops.Conv(features, 1, name="shortcut")(shortcut) + y
+        return layers.Conv(features, 1, name="shortcut")(shortcut) + y
 
 
 def _halve(x: jax.Array) -> jax.Array:
@@ -280,10 +280,10 @@ class Network(nn.Module):
                 "NAS-Bench-201 halves its images twice: height and width must be "
                 f"divisible by 4, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = _ops.mask_weights(masks, GROUP, self.candidates, "E")
-        blocked = _ops.blocked(masks)
-        x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
-        x = _ops.batch_norm(name="stem_norm")(x)
+        weights = layers.mask_weights(masks, GROUP, self.candidates, "E")
+        blocked = layers.blocked(masks)
+        x = layers.Conv(self.channels, 3, name="stem_conv")(images)
+        x = layers.batch_norm(name="stem_norm")(x)
         for stage in range(3):
             for index in range(self.cells_per_stage):
                 (x,) = CutPoint()(x)
@@ -293,6 +293,6 @@ class Network(nn.Module):
                 x = cell(x, weights, blocked)
             if stage < 2:
                 x = Reduction(name=f"reduction{stage}")(x)
-        x = ReLU(name="last_relu")(_ops.batch_norm(name="last_norm")(x))
+        x = ReLU(name="last_relu")(layers.batch_norm(name="last_norm")(x))
         pooled = GlobalAverage()(x)
-        return _ops.Linear(self.num_classes, name="classifier")(pooled)
+        return layers.Linear(self.num_classes, name="classifier")(pooled)

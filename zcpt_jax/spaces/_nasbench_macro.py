@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.skipping import weighted_sum
-from zcpt_jax.spaces import _init, _ops
-from zcpt_jax.taps import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn import layers, torch_init
+from zcpt_jax.nn.capture import CutPoint, GlobalAverage, ReLU
+from zcpt_jax.nn.zero_weights import weighted_sum
 from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase
 
 OPS = ("identity", "mb3_k3", "mb6_k5")
@@ -32,7 +32,7 @@ Candidates = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class NasBenchMacro(_init.TorchDefault):
+class NasBenchMacro(torch_init.TorchDefault):
     """The space NAS-Bench-Macro.
 
     A genotype is the table's key: 8 digits, 0 for identity, 1 for ``mb3_k3`` and 2 for
@@ -151,8 +151,8 @@ class Downsample(nn.Module):
           x: the input.
           used: zero if the result does not matter.
         """
-        y = _ops.Conv(self.features, 1, stride=2, name="conv")(x, used)
-        return _ops.batch_norm(name="norm")(y)
+        y = layers.Conv(self.features, 1, stride=2, name="conv")(x, used)
+        return layers.batch_norm(name="norm")(y)
 
 
 class Network(nn.Module):
@@ -187,10 +187,10 @@ class Network(nn.Module):
                 "NAS-Bench-Macro halves its images three times: height and width must "
                 f"be divisible by 8, got {images.shape[1]}x{images.shape[2]}"
             )
-        weights = _ops.mask_weights(masks, GROUP, (OPS,) * LAYERS, "layers")
-        blocked = _ops.blocked(masks)
-        x = _ops.Conv(self.channels, 3, name="stem_conv")(images)
-        x = ReLU(name="stem_relu")(_ops.batch_norm(name="stem_norm")(x))
+        weights = layers.mask_weights(masks, GROUP, (OPS,) * LAYERS, "layers")
+        blocked = layers.blocked(masks)
+        x = layers.Conv(self.channels, 3, name="stem_conv")(images)
+        x = ReLU(name="stem_relu")(layers.batch_norm(name="stem_norm")(x))
         for layer, ops in enumerate(self.candidates):
             (x,) = CutPoint()(x)
             used, terms = [], []
@@ -201,10 +201,12 @@ class Network(nn.Module):
                 used.append(weight)
                 terms.append(out)
             x = weighted_sum(used, terms)
-        x = _ops.batch_norm(name="head_norm")(_ops.Conv(HEAD, 1, name="head_conv")(x))
+        x = layers.batch_norm(name="head_norm")(
+            layers.Conv(HEAD, 1, name="head_conv")(x)
+        )
         x = ReLU(name="head_relu")(x)
         pooled = GlobalAverage()(x)
-        return _ops.Linear(self.num_classes, name="classifier")(pooled)
+        return layers.Linear(self.num_classes, name="classifier")(pooled)
 
     def _run(
         self, layer: int, op: str, x: jax.Array, on: jax.Array, dead: Any
@@ -217,5 +219,5 @@ class Network(nn.Module):
             return Downsample(features, name=name)(x, on) if first else x
         expansion, size = _BLOCKS[op]
         stride = 2 if first else 1
-        block = _ops.InvertedResidual(features, expansion, size, stride, name=name)
+        block = layers.InvertedResidual(features, expansion, size, stride, name=name)
         return block(x, live=on, dead=dead, used=on)

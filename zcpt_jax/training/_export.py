@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from flax import serialization
 
-from zcpt_jax.checkpoints import read_final, read_record
-from zcpt_jax.files import read_json, write_atomically
+from zcpt_jax.io.checkpoints import read_final, read_record
+from zcpt_jax.io.files import read_json, write_atomically
 from zcpt_jax.spaces import get_space
 from zcpt_jax.training._store import KIND
 from zcpt_jax.types import InputError, Variables

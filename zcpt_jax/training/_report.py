@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from zcpt_jax import report
-from zcpt_jax.checkpoints import read_metrics, read_record
-from zcpt_jax.files import write_atomically
-from zcpt_jax.pictures import draw
+from zcpt_jax.io import html
+from zcpt_jax.io.checkpoints import read_metrics, read_record
+from zcpt_jax.io.files import write_atomically
+from zcpt_jax.io.genotype_svg import draw
 from zcpt_jax.training._export import NetworkFile
 from zcpt_jax.training._store import KIND
 from zcpt_jax.types import Drawing
@@ -39,20 +39,20 @@ def write_report(
     config = written.pop("config")
     title = f"{record.space}: a network trained on {record.dataset}"
     rows = "".join(
-        f"<tr><th>{report.text(name)}</th><td>{report.text(value)}</td></tr>"
+        f"<tr><th>{html.text(name)}</th><td>{html.text(value)}</td></tr>"
         for name, value in facts.items()
     )
     body = [
-        f"<h1>{report.text(title)}</h1>",
+        f"<h1>{html.text(title)}</h1>",
         f"<table>{rows}</table>",
         "<h2>Curves</h2>",
         draw_curves(read_metrics(folder)),
         "<h2>The network</h2>",
         *(draw(drawing) for drawing in drawings),
-        report.details("Settings", config),
-        report.details("Versions and command", written),
+        html.details("Settings", config),
+        html.details("Versions and command", written),
     ]
-    write_atomically(folder / REPORT, report.page(title, body))
+    write_atomically(folder / REPORT, html.page(title, body))
 
 
 def best_test(folder: Path) -> Mapping[str, float]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zcpt_jax.train_pass import forward_in_training
+from zcpt_jax.nn.train_forward import forward_in_training
 from zcpt_jax.training._input import Inputs
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.types import AUXILIARY, Variables

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from zcpt_jax import sharding
-from zcpt_jax.checkpoints import Kind, TrainingFolder
+from zcpt_jax.io.checkpoints import Kind, TrainingFolder
 from zcpt_jax.training._events import Events
 from zcpt_jax.training._step import TrainState
 
@@ -48,7 +48,7 @@ class Store:
           overwrite: start anew whatever is there.
 
         Raises:
-          InputError: as :class:`zcpt_jax.checkpoints.TrainingFolder`.
+          InputError: as :class:`zcpt_jax.io.checkpoints.TrainingFolder`.
         """
         self._mesh, self._path = mesh, folder
         self._events: Events | None = None

@@ -1,0 +1,17 @@
+"""How well scores agree with accuracies: rank correlation and the paper's study.
+
+:mod:`~zcpt_jax.analysis.figures` draws them and needs matplotlib.
+"""
+
+from zcpt_jax.analysis.correlation import kendall, spearman
+from zcpt_jax.analysis.score_networks import score_networks
+from zcpt_jax.analysis.study import agreements, get_scorer, run_trial
+
+__all__ = [
+    "agreements",
+    "get_scorer",
+    "kendall",
+    "run_trial",
+    "score_networks",
+    "spearman",
+]

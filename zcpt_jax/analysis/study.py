@@ -1,0 +1,327 @@
+"""The study: how well each operation score agrees with the truth.
+
+Xiang et al. 2023, section 3: for each edge, the rank correlation of the scores of its
+operations with best-acc and avg-acc, on the undecided supernet ("initial") and while
+edges get decided ("progressive").
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from zcpt_jax import masks as mask_algebra
+from zcpt_jax.analysis.correlation import Interval, kendall, mean_interval, spearman
+from zcpt_jax.masks import DISCRETISE
+from zcpt_jax.proxies import get_proxy
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.search.edge_orders import EdgeOrder
+from zcpt_jax.search.operation_scores import (
+    ACCURACY,
+    Accuracies,
+    OperationScore,
+    Setting,
+    Trained,
+    get_operation_score,
+)
+from zcpt_jax.search.proposal import NoMemory, ScoreStep, Step, propose
+from zcpt_jax.types import Decision, InputError, Masks, Proxy, Space, Variables
+
+REFERENCES: dict[str, Callable[[np.ndarray], Any]] = {
+    "best-acc": np.max,
+    "avg-acc": np.mean,
+}
+"""What scorers are compared with: statistics of the networks that have an operation."""
+
+MODES = ("initial", "progressive")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What the study compares: an operation score and, where it uses one, a proxy.
+
+    Attributes:
+      name: such as ``zc-pt(nwot)`` or ``darts``.
+      operation: the operation score.
+      proxy: the proxy, None for scores that use none.
+    """
+
+    name: str
+    operation: OperationScore
+    proxy: Proxy | None
+
+    @property
+    def combine(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """How an ensemble makes one score of several."""
+        return self.proxy.combine if self.proxy else None
+
+    def strengths(self, scores: np.ndarray) -> np.ndarray:
+        """Scores of masks, turned so that the candidate that stays is highest."""
+        lowest = self.operation.perturbation.lowest_stays
+        return -scores if lowest else scores
+
+
+def get_scorer(name: str) -> Scorer:
+    """The scorer of a name such as ``zc-pt(nwot)``, ``disc-zc(synflow)`` or ``darts``.
+
+    Raises:
+      InputError: if it is not of that form, or its parts are unknown.
+    """
+    found = re.fullmatch(r"([a-z-]+)(?:\(([\w+]+)\))?", name)
+    if not found:
+        raise InputError(
+            f"{name!r} is no scorer; expected the form zc-pt(nwot), or darts"
+        )
+    operation = get_operation_score(found[1])
+    if (operation.needs == "proxy") != (found[2] is not None):
+        raise InputError(
+            f"scorer {name!r}: {operation.name} "
+            + (
+                f"scores by a proxy, as in {operation.name}(nwot)"
+                if operation.needs == "proxy"
+                else "uses no proxy"
+            )
+        )
+    return Scorer(name, operation, get_proxy(found[2]) if found[2] else None)
+
+
+class Line(NamedTuple):
+    """What one scorer said of one decision, beside the truth.
+
+    Attributes:
+      mode: ``initial`` or ``progressive``.
+      edge: name of the decision.
+      candidates: names of its candidates.
+      strengths: how much each is wanted.
+      truth: for each of :data:`REFERENCES`, its value for each candidate.
+    """
+
+    mode: str
+    edge: str
+    candidates: tuple[str, ...]
+    strengths: tuple[float, ...]
+    truth: dict[str, tuple[float, ...]]
+
+
+class Trial(NamedTuple):
+    """One scorer with one seed.
+
+    Attributes:
+      scorer: its name.
+      seed: of weights, minibatches and the order of edges.
+      lines: what it said, initial and then progressive.
+      genotype: the network it decides on.
+      accuracy: of that network, percent.
+      rank: of that network among all of the space, 1 for the best.
+    """
+
+    scorer: str
+    seed: int
+    lines: tuple[Line, ...]
+    genotype: str
+    accuracy: float
+    rank: int
+
+
+class MakeEvaluator(Protocol):
+    """Makes the evaluator of a seed."""
+
+    def __call__(
+        self, seed: int, proxy: Proxy, variables: Variables | None, /
+    ) -> Evaluator:
+        """The evaluator of a proxy, with given or untrained variables."""
+        ...
+
+
+def run_trial(
+    space: Space,
+    scorer: Scorer,
+    seed: int,
+    evaluator: MakeEvaluator,
+    accuracies: Accuracies,
+    order: EdgeOrder,
+    trained: Trained | None = None,
+) -> Trial:
+    """Lets one scorer score and then decide every edge, beside the truth.
+
+    Args:
+      space: the space, with a table of all its networks.
+      scorer: what scores.
+      seed: of everything random.
+      evaluator: makes evaluators.
+      accuracies: of all networks.
+      order: which edge is decided next.
+      trained: the supernet, for scorers that need one.
+
+    Raises:
+      InputError: if the scorer needs what is not given.
+      ScoreError: if scores decide nothing.
+    """
+    setting = Setting(
+        space,
+        seed,
+        lambda proxy, variables: evaluator(seed, proxy, variables),
+        scorer.proxy or ACCURACY,  # not asked for by scorers without a proxy
+        trained,
+        accuracies,
+    )
+    score = scorer.operation.scores(setting)
+    lines = _initial(setting, scorer, score, accuracies)
+    steps = _Steps()
+    (decided,) = propose(
+        setting.start(),
+        space.phases(),
+        score,
+        order,
+        num_proposals=1,
+        seed=seed,
+        perturbation=scorer.operation.perturbation,
+        combine=scorer.combine,
+        memory=steps,
+    )
+    lines += _progressive(setting, scorer, steps.steps, accuracies)
+    genotype = space.genotype(decided)
+    accuracy = float(accuracies.under({g: m[None] for g, m in decided.items()}, max)[0])
+    rank = 1 + int((accuracies.values > accuracy).sum())
+    return Trial(scorer.name, seed, tuple(lines), genotype, accuracy, rank)
+
+
+class _Steps(NoMemory):
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def keep(self, steps: Sequence[Step]) -> None:
+        self.steps += steps
+
+
+def _initial(
+    setting: Setting, scorer: Scorer, score: ScoreStep, accuracies: Accuracies
+) -> list[Line]:
+    """Every decision of the first phase, each on a minibatch of its own."""
+    masks, lines = setting.start(), []
+    for step, decision in enumerate(_operations(setting.space)):
+        stack = scorer.operation.perturbation.apply(masks, decision)
+        owners = np.zeros(len(decision.candidates), int)
+        scores = np.asarray(score(step, stack, owners), np.float64)
+        if scorer.combine is not None:
+            scores = scorer.combine(scores)
+        lines.append(_line("initial", decision, scorer, scores, masks, accuracies))
+    return lines
+
+
+def _progressive(
+    setting: Setting, scorer: Scorer, steps: Sequence[Step], accuracies: Accuracies
+) -> list[Line]:
+    """The decisions of the first phase as they were taken, each given those before."""
+    decisions = {decision.name: decision for decision in _operations(setting.space)}
+    masks, lines = setting.start(), []
+    for step in steps:
+        if step.edge is None or step.edge not in decisions:
+            continue
+        decision = decisions[step.edge]
+        scores = np.asarray(step.scores[step.edge])
+        lines.append(_line("progressive", decision, scorer, scores, masks, accuracies))
+        kept = [decision.candidates.index(name) for name in step.kept]
+        masks = mask_algebra.settle(masks, decision, kept)
+    return lines
+
+
+def _operations(space: Space) -> list[Decision]:
+    return [decision for track in space.phases()[0].tracks for decision in track]
+
+
+def _line(
+    mode: str,
+    decision: Decision,
+    scorer: Scorer,
+    scores: np.ndarray,
+    masks: Masks,
+    accuracies: Accuracies,
+) -> Line:
+    alone = DISCRETISE.apply(masks, decision)
+    truth = {
+        name: tuple(float(v) for v in accuracies.under(alone, how))
+        for name, how in REFERENCES.items()
+    }
+    strengths = tuple(float(value) for value in scorer.strengths(scores))
+    return Line(mode, decision.name, decision.candidates, strengths, truth)
+
+
+class Agreement(NamedTuple):
+    """How a scorer agrees with a reference, over seeds.
+
+    Attributes:
+      scorer: its name.
+      mode: ``initial`` or ``progressive``.
+      reference: a key of :data:`REFERENCES`.
+      spearman: mean over edges, then over seeds.
+      kendall: the same of Kendall's tau.
+    """
+
+    scorer: str
+    mode: str
+    reference: str
+    spearman: Interval
+    kendall: Interval
+
+
+def agreements(trials: Iterable[Trial]) -> list[Agreement]:
+    """The agreement of every scorer, mode and reference, in order of appearance."""
+    by_scorer: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_scorer.setdefault(trial.scorer, []).append(trial)
+    return [
+        Agreement(
+            scorer,
+            mode,
+            reference,
+            mean_interval([_mean(t, mode, reference, spearman) for t in found]),
+            mean_interval([_mean(t, mode, reference, kendall) for t in found]),
+        )
+        for scorer, found in by_scorer.items()
+        for mode in MODES
+        for reference in REFERENCES
+    ]
+
+
+def _mean(
+    trial: Trial, mode: str, reference: str, measure: Callable[..., float]
+) -> float:
+    values = [
+        measure(line.strengths, line.truth[reference])
+        for line in trial.lines
+        if line.mode == mode
+    ]
+    return float(np.mean(values))
+
+
+def between(trials: Sequence[Trial]) -> tuple[list[str], np.ndarray]:
+    """Initial agreement of scorers with each other and with the references.
+
+    Args:
+      trials: of all scorers, with the same seeds.
+
+    Returns:
+      Names, references first, and their Spearman correlations ``[n, n]``, averaged
+      over edges and seeds.
+    """
+    columns: dict[str, dict[tuple[int, str], Sequence[float]]] = {}
+    for trial in trials:
+        for line in trial.lines:
+            if line.mode == "initial":
+                where = (trial.seed, line.edge)
+                for name, values in line.truth.items():
+                    columns.setdefault(name, {})[where] = values
+                columns.setdefault(trial.scorer, {})[where] = line.strengths
+    names = [*REFERENCES, *(name for name in columns if name not in REFERENCES)]
+    matrix = np.array([[_agree(columns[a], columns[b]) for b in names] for a in names])
+    return names, matrix
+
+
+def _agree(a: Mapping[Any, Sequence[float]], b: Mapping[Any, Sequence[float]]) -> float:
+    shared = [where for where in a if where in b]
+    if not shared:
+        return float("nan")
+    return float(np.mean([spearman(a[where], b[where]) for where in shared]))

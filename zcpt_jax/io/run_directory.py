@@ -1,0 +1,202 @@
+"""Run directories: configuration, progress that survives a kill, results.
+
+Every file is written whole and renamed into place, so that whatever moment a run is
+killed at, the files hold complete lines and the next run goes on from them.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zcpt_jax.io.files import (
+    CONFIG,
+    make_folder,
+    read_json,
+    settle_config,
+    write_atomically,
+)
+from zcpt_jax.io.genotype_file import GENOTYPE
+from zcpt_jax.search.proposal import Step
+from zcpt_jax.types import InputError
+
+DECISIONS, VALIDATION = "decisions.jsonl", "validation.jsonl"
+TIMINGS, REPORT = "timings.json", "report.html"
+
+_STEP_FIELDS = {"proposal", "step", "phase", "edge", "kept", "candidates", "scores"}
+_VALIDATION_FIELDS = {"genotype", "start", "scores"}
+
+
+class RunDirectory:
+    """One search on disk; hand it to the search as its memory.
+
+    Attributes:
+      path: the folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        environment: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        repair: bool = False,
+    ) -> None:
+        """Creates the folder, or opens it to go on.
+
+        Args:
+          path: the folder.
+          config: everything that decides the result. A folder made with another is
+            refused.
+          environment: versions, command and the like, kept beside the configuration.
+          overwrite: start anew whatever is there.
+          repair: put damaged lines aside and go on from those before them.
+
+        Raises:
+          InputError: if the folder cannot be written, was made with another
+            configuration, or holds damaged files.
+        """
+        self.path = Path(path)
+        make_folder(self.path)
+        if overwrite:
+            self._remove_results()
+        settle_config(self.path, config, environment or {}, DECISIONS, repair)
+        self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
+        self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
+        self._scores = {
+            (line["proposal"], line["step"], edge): [float(v) for v in scores]
+            for line in self._decisions
+            for edge, scores in line["scores"].items()
+        }
+        self._validated = {
+            (line["genotype"], line["start"]): _floats(line["scores"])
+            for line in self._validation
+        }
+
+    def recall(self, proposal: int, step: int, edge: str) -> list[float] | None:
+        """Scores of a decision of an earlier run, or None."""
+        return self._scores.get((proposal, step, edge))
+
+    def keep(self, steps: Sequence[Step]) -> None:
+        """Writes the steps that are not there yet."""
+        new = [s for s in steps if not self._has(s)]
+        if new:
+            self._scores.update(
+                ((s.proposal, s.step, edge), list(scores))
+                for s in new
+                for edge, scores in s.scores.items()
+            )
+            lines = [asdict(step) for step in new]
+            for line in lines:
+                line["scores"] = {e: _plain(v) for e, v in line["scores"].items()}
+            self._decisions += lines
+            self._write_lines(DECISIONS, self._decisions)
+
+    def _has(self, step: Step) -> bool:
+        keys = ((step.proposal, step.step, edge) for edge in step.scores)
+        return all(key in self._scores for key in keys)
+
+    def recall_validation(self, genotype: str, start: int) -> list[Any] | None:
+        """Validation scores of an earlier run, or None."""
+        return self._validated.get((genotype, start))
+
+    def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
+        """Writes the scores of one genotype on consecutive minibatches."""
+        line = {"genotype": genotype, "start": start, "scores": _plain(scores)}
+        self._validation.append(line)
+        self._write_lines(VALIDATION, self._validation)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All lines of the decisions file, scores as numbers."""
+        result = []
+        for line in self._decisions:
+            scores = {e: [float(v) for v in s] for e, s in line["scores"].items()}
+            result.append({**line, "scores": scores})
+        return result
+
+    def read_json(self, name: str, repair: bool = False) -> Any:
+        """The content of one of the folder's JSON files, None if it is not there.
+
+        Args:
+          name: of the file.
+          repair: put a damaged file aside, as if it were not there.
+
+        Raises:
+          InputError: if it is damaged.
+        """
+        return read_json(self.path / name, repair)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the folder in one go.
+
+        Raises:
+          InputError: if that fails; what was there before is still there.
+        """
+        write_atomically(self.path / name, text)
+
+    def _remove_results(self) -> None:
+        for name in (REPORT, GENOTYPE, TIMINGS, VALIDATION, DECISIONS, CONFIG):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _read(self, name: str, fields: set[str], repair: bool) -> list[dict[str, Any]]:
+        file = self.path / name
+        if not file.exists():
+            return []
+        text = file.read_text(errors="replace")
+        lines, good = text.split("\n"), []
+        for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+            problem = _problem(line, fields)
+            if problem is None:
+                good.append(json.loads(line))
+            elif repair:
+                write_atomically(file.with_suffix(".damaged"), text)
+                self._write_lines(name, good)
+                break
+            else:
+                raise InputError(
+                    f"{file}, line {number}: {problem}; the {number - 1} lines before "
+                    "it are good. Run again with --repair to go on from those (the "
+                    "damaged file is kept beside it)"
+                )
+        return good
+
+    def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        self.write(name, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _plain(values: Any) -> Any:
+    """Numbers, or lists of them, for JSON, which has no name for NaN and infinities."""
+    if isinstance(values, Sequence | np.ndarray):
+        return [_plain(value) for value in values]
+    return float(values) if math.isfinite(values) else str(float(values))
+
+
+def _floats(values: Any) -> Any:
+    """The inverse of :func:`_plain`."""
+    if isinstance(values, list):
+        return [_floats(value) for value in values]
+    return float(values)
+
+
+def _problem(line: str, fields: set[str]) -> str | None:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or set(record) != fields:
+            return f"expected an object with {sorted(fields)}"
+        scores = record["scores"]
+        rows = scores if isinstance(scores, dict) else {None: scores}
+        for row in rows.values():
+            _floats(list(row))
+        edge = record.get("edge")
+        if edge is not None and len(rows[edge]) != len(record["candidates"]):
+            return f"{edge} needs a score for each of {record['candidates']}"
+    except json.JSONDecodeError as error:
+        return f"not a complete JSON object ({error})"
+    except (KeyError, TypeError, ValueError) as error:
+        return f"scores are not numbers ({error})"
+    return None

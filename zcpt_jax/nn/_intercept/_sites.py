@@ -1,0 +1,116 @@
+"""Where a network is looked at: the sites of its Flax modules."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from zcpt_jax.nn._intercept._loops import Site, Tap, Values
+from zcpt_jax.nn._intercept._markers import CutPoint
+from zcpt_jax.types import InputError, Variables
+
+Path = tuple[str, ...]
+
+
+def tap_relu(
+    tap: Tap, path: Path, z: jax.Array, live: Any = 1.0, dead: Any = 0.0
+) -> Values:
+    """Taps the arguments of a :class:`ReLU` and returns them."""
+    return tap(Site("ReLU", path), z, live, dead)
+
+
+def tap_cut(
+    tap: Tap, kinds: frozenset[str], point: CutPoint, states: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    """Taps the states at a cut point and returns them.
+
+    Args:
+      tap: the tap.
+      kinds: what is tapped, of ``CutPoint`` (all states) and ``block`` (the newest).
+      point: the cut point.
+      states: its states.
+    """
+    if "CutPoint" in kinds and point.homogeneous:
+        states = tuple(tap(Site("CutPoint", point.path), *states))
+    if "block" in kinds:
+        kept = list(states)
+        kept[point.newest] = tap(Site("block", point.path), kept[point.newest])[0]
+        states = tuple(kept)
+    return states
+
+
+def tap_layer(tap: Tap, kind: str, module: nn.Module, out: Any) -> Any:
+    """Taps the output of a module, if it is a layer, together with its kernel.
+
+    Args:
+      tap: the tap.
+      kind: of the site.
+      module: any module.
+      out: its output; of a module with a stack of kernels a stack.
+
+    Returns:
+      The output.
+    """
+
+    def of_slice(*number: str) -> Site:
+        return Site(kind, module.path, number, distinct=True)
+
+    if module.has_variable("params", "kernel"):
+        kernel: Any = module.get_variable("params", "kernel")
+        out = tap(of_slice(), out, kernel)[0]
+    if module.has_variable("params", "kernels"):
+        stack: Any = module.get_variable("params", "kernels")
+        slices = [tap(of_slice(str(i)), o, stack)[0] for i, o in enumerate(out)]
+        out = jnp.stack(slices)
+    return out
+
+
+def refuse_nnx(module: nn.Module, kinds: frozenset[str]) -> None:
+    """Refuses an NNX module inside a linen network where it would be passed over.
+
+    Raises:
+      InputError: if layers are tapped, or if the module has BatchNorm.
+    """
+    if not type(module).__module__.startswith("flax.nnx"):
+        return
+    name = "/".join(module.path) or "the network"
+    if "layer" in kinds:
+        raise InputError(
+            f"{name} is an NNX module, whose layers cannot be looked at; use a proxy "
+            "that needs the weights alone, such as snip, or Flax linen modules"
+        )
+    if "batch_stats" in module.variables:
+        raise InputError(
+            f"{name} is an NNX module with BatchNorm, which only the module itself can "
+            "switch between stored and batch statistics; use a Flax linen module"
+        )
+
+
+def layer_path(
+    site: Site, kernel: jax.Array, iteration: tuple[int, ...], variables: Variables
+) -> Path:
+    """The path of a layer, with the iteration that its kernel belongs to.
+
+    Args:
+      site: the layer.
+      kernel: its kernel, or the stack that it is a slice of, in this iteration.
+      iteration: of each loop around the layer.
+      variables: those of the network.
+
+    Raises:
+      InputError: if some of the loops around it share the kernel and others do not.
+    """
+    if not iteration:
+        return (*site.path, *site.info)
+    flat = traverse_util.flatten_dict(dict(variables["params"]))
+    whole = flat[(*site.path, "kernels" if site.info else "kernel")]
+    axes = whole.ndim - kernel.ndim
+    if axes in (0, len(iteration)):
+        own = iteration if axes else ()
+        return (*site.path, *map(str, own), *site.info)
+    raise InputError(
+        f"the layer {'/'.join(site.path)} runs in nested loops of which some share its "
+        "kernel and others do not; this proxy cannot tell its kernels apart"
+    )

@@ -1,0 +1,10 @@
+"""Scores of masks and networks: many in one compiled call.
+
+:class:`Scorer` scores masks with given weights and minibatches; :class:`Evaluator`
+draws both from a seed.
+"""
+
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring.scorer import Program, Scorer, score_masks
+
+__all__ = ["Evaluator", "Program", "Scorer", "score_masks"]

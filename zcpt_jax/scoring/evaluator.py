@@ -1,0 +1,433 @@
+"""Scores of a space's networks; weights and minibatches follow from a seed."""
+
+import contextlib
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from zcpt_jax import lowering, sharding
+from zcpt_jax.data import Dataset
+from zcpt_jax.lowering import Lowering
+from zcpt_jax.scoring import initial_weights as weights_of
+from zcpt_jax.scoring._calls import Inputs, Rows
+from zcpt_jax.scoring.initial_weights import NETWORK, SUPERNET
+from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK, Feed, Minibatches
+from zcpt_jax.scoring.scorer import Pending, Scorer
+from zcpt_jax.stopwatch import Stopwatch
+from zcpt_jax.types import AS_NETWORK, Batch, Masks, Proxy, Space, Variables
+
+# Streams of minibatches; the order of edges draws from stream 0.
+_PROPOSAL_STREAM = 1
+_VALIDATION_STREAM = 2
+
+_WEIGHTS = 128
+"""Draws of initial weights that a call can name."""
+
+Initialisations = Literal["one", "each"]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A module that is compiled: the supernet, the masked network, or a genotype's.
+
+    Attributes:
+      module: the module.
+      scorer: its scorer.
+      masked: whether it takes masks.
+    """
+
+    module: nn.Module
+    scorer: Scorer
+    masked: bool
+
+
+class Evaluator:
+    """Scores masks of the supernet, and networks of genotypes, by one proxy.
+
+    Attributes:
+      form: how operations are written.
+      ahead: whether the first call to score masks compiles the masked network too, in a
+        thread beside its own compilation: for searches, which validate in the end.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        proxy: Proxy,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        together: int = 1,
+        initialisations: Initialisations = "one",
+        score_batches: int = 1,
+        variables: Variables | None = None,
+        form: Lowering | None = None,
+        mesh: Mesh | None = None,
+        stopwatch: Stopwatch | None = None,
+        on_chunk: Callable[[float], None] | None = None,
+    ) -> None:
+        """Prepares scoring; nothing is computed yet.
+
+        Args:
+          space: the space.
+          proxy: what scores.
+          dataset: where minibatches come from.
+          batch_size: images of a minibatch.
+          seed: of weights and minibatches.
+          together: proposals that are scored in one call.
+          initialisations: whether all steps and validation minibatches share ``one``
+            draw of initial weights, or ``each`` has its own.
+          score_batches: minibatches over which a mask's scores are summed.
+          variables: of the supernet, where it is trained already.
+          form: how operations are written; by default as suits the devices.
+          mesh: devices that share the masks; one by default.
+          stopwatch: takes the wall time by phase.
+          on_chunk: called with the share of a call's masks that are scored.
+        """
+        self.space, self.proxy, self.dataset = space, proxy, dataset
+        self.seed, self.score_batches, self._mesh = seed, score_batches, mesh
+        self.form = lowering.of_mesh(mesh) if form is None else form
+        self.each = initialisations == "each" and variables is None
+        self.stopwatch = stopwatch or Stopwatch()
+        self._on_chunk = on_chunk
+        self.ahead = False
+        self._minibatches = Minibatches(
+            dataset,
+            seed,
+            batch_size,
+            data_free=proxy.data_free,
+            inside=self.form.inside,
+        )
+        self._feed_size = max(together * score_batches, VALIDATION_BLOCK)
+        self._together = together
+        self._given = variables
+        self._networks: dict[Any, _Network] = {}
+        self._feeds: dict[tuple[Any, ...], Any] = {}
+        self._resident: dict[str, Any] | None = None
+        self._drawn: tuple[Any, Any] = (None, None)
+        self._masked = space.masked_network(dataset.num_classes, proxy.over_scales)
+
+    @property
+    def scorer(self) -> Scorer:
+        """That of the supernet."""
+        return self._supernet().scorer
+
+    def prepare(self) -> None:
+        """Compiles the supernet and the masked network, each in a thread of its own.
+
+        Only where calls draw their own weights: what they need is known beforehand. The
+        calls that come wait for what they need. Several processes compile at their
+        first call, in the same order, as they agree on how many masks fit.
+        """
+        alone = sharding.places(self._mesh).processes == 1
+        if not (self.form.inside and alone) or self._given is not None:
+            return
+        networks = [self._supernet()]
+        if self._masked is not None:
+            networks.append(self._masked_network())
+        distinct = {id(network.scorer): network for network in networks}
+        for network in distinct.values():
+            threading.Thread(
+                target=self._compile_ahead, args=(network,), daemon=True
+            ).start()
+
+    def _compile_ahead(self, network: _Network) -> None:
+        with contextlib.suppress(Exception):  # the call that comes says it, and waits
+            self._compile(network)
+
+    def _compile(self, network: _Network) -> None:
+        feed = self._minibatches.feed([(_PROPOSAL_STREAM, 0, 0)], self._feed_size)
+        resident = {
+            **self._minibatches.shapes(),
+            "feed": feed,
+            **self._named([(SUPERNET,)]),
+        }
+        masks = self._entries(self.space.init_masks(), 0.0, 1)
+        one = np.zeros(1, int)
+        network.scorer.prepare(resident, Rows(masks, one, one, one))
+
+    def score_masks(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
+        """Scores masks, each on the minibatches of its proposal at this step.
+
+        Args:
+          step: counts the steps of a search.
+          masks: stack ``[K, ...]``.
+          owners: int ``[K]``, the proposal of each.
+
+        Returns:
+          ``[K]``, higher is better; ``[K, M]`` of an ensemble of M proxies.
+        """
+        if self.ahead:  # not earlier: a search that is resumed may recall all scores
+            self.ahead = False
+            self.prepare()
+        distinct, which = np.unique(owners, return_inverse=True)
+        repeats, count = self.score_batches, len(owners)
+        lasts = [(number,) if number else () for number in range(repeats)]
+
+        def names_at(step: int) -> list[tuple[int, ...]]:
+            return [
+                (_PROPOSAL_STREAM, int(p), step, *last)
+                for last in lasts
+                for p in distinct
+            ]
+
+        weights: list[tuple[int, ...]] = [(SUPERNET,)]
+        if self.each:
+            weights = [(SUPERNET, step, *last) for last in lasts]
+        minibatch = np.concatenate([n * len(distinct) + which for n in range(repeats)])
+        numbers = np.repeat(np.arange(repeats), count)
+        rows = Rows(
+            jax.tree.map(
+                lambda leaf: np.concatenate([leaf] * repeats),
+                self._entries(masks, 0.0, count, stacked=True),
+            ),
+            minibatch,
+            numbers if self.each else np.zeros_like(numbers),
+            minibatch,
+        )
+        network = self._supernet()
+        pending = self._start(network, names_at(step), weights, rows)
+        if self.form.inside:  # while the devices work
+            self._feed(names_at(step + 1))
+        found = self._read(network, pending, rows)
+        total = found.reshape(repeats, count, *found.shape[1:]).sum(axis=0)
+        return self.proxy.signed(total)
+
+    def score_networks(
+        self,
+        genotypes: Sequence[str],
+        masks: Sequence[Masks] | None,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        """Scores the networks of genotypes on validation minibatches.
+
+        Args:
+          genotypes: n of the space.
+          masks: their decided masks. Without them, and in spaces without a masked
+            network, each network is compiled by itself.
+          start: the first minibatch.
+          stop: one past the last, at most ``VALIDATION_BLOCK`` later.
+
+        Returns:
+          ``[n, stop - start]`` as the proxy gives them; an ensemble ``[..., M]``.
+        """
+        if masks is None or self._masked is None:
+            parts = [self._score_one(g, start, stop) for g in genotypes]
+            return np.concatenate(parts)
+        most = _WEIGHTS // VALIDATION_BLOCK
+        parts = [
+            self._score_masked(
+                genotypes[i : i + most], masks[i : i + most], start, stop
+            )
+            for i in range(0, len(genotypes), most)
+        ]
+        return np.concatenate(parts)
+
+    def _score_masked(
+        self, genotypes: Sequence[str], masks: Sequence[Masks], start: int, stop: int
+    ) -> np.ndarray:
+        stacks = {g: np.stack([one[g] for one in masks]) for g in masks[0]}
+        entries = self._entries(stacks, 1.0, len(genotypes), stacked=True)
+        return self._score_on_validation(
+            self._masked_network(), genotypes, entries, start, stop
+        )
+
+    def _score_one(self, genotype: str, start: int, stop: int) -> np.ndarray:
+        if genotype not in self._networks:
+            module = self.space.network(genotype, self.dataset.num_classes)
+            self._networks[genotype] = self._build(
+                module, genotype, [stop - start], masked=False
+            )
+        network = self._networks[genotype]
+        return self._score_on_validation(network, [genotype], {}, start, stop)
+
+    def _score_on_validation(
+        self,
+        network: _Network,
+        genotypes: Sequence[str],
+        entries: Masks,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        # A score that neither sees images nor draws is the same on every minibatch.
+        alike = self.proxy.data_free and not self.proxy.draws and not self.each
+        minibatches = range(start, start + 1 if alike else stop)
+        count, each = len(genotypes), len(minibatches)
+        names = [(_VALIDATION_STREAM, index) for index in minibatches]
+        owners = np.repeat(np.arange(count), each)
+        digests = [zlib.crc32(genotype.encode()) for genotype in genotypes]
+        weights: list[tuple[int, ...]] = [(NETWORK, digest) for digest in digests]
+        if self.each:
+            weights = [(*name, index) for name in weights for index in minibatches]
+        rows = Rows(
+            {group: np.repeat(leaf, each, axis=0) for group, leaf in entries.items()},
+            np.tile(np.arange(each), count),
+            np.arange(count * each) if self.each else owners,
+            owners,
+        )
+        pending = self._start(network, names, weights, rows)
+        found = self._read(network, pending, rows)
+        found = found.reshape(count, each, *found.shape[1:])
+        return np.repeat(found, stop - start, axis=1) if alike else found
+
+    def forget(self, genotype: str) -> None:
+        """Lets go of what was compiled for a genotype's network."""
+        self._networks.pop(genotype, None)
+
+    def _supernet(self) -> _Network:
+        module = self.space.supernet(self.dataset.num_classes)
+        return self._shared(module, "supernet")
+
+    def _masked_network(self) -> _Network:
+        assert self._masked is not None
+        return self._shared(self._masked, "networks")
+
+    def _shared(self, module: nn.Module, name: str) -> _Network:
+        if module not in self._networks:
+            most = self.space.most_candidates()
+            self._networks[module] = self._build(
+                module, name, [most] * self._together, masked=True
+            )
+        return self._networks[module]
+
+    def _build(
+        self, module: nn.Module, name: str, sizes: Sequence[int], masked: bool
+    ) -> _Network:
+        run: Any = module.apply
+        if not masked:
+            run = lambda v, x, _, **rngs: module.apply(v, x, **rngs)  # noqa: E731
+        scorer = Scorer(
+            self.proxy.score,
+            run,
+            form=self.form,
+            forward_only=self.proxy.forward_only,
+            mesh=self._mesh,
+            inputs=Inputs(self._variables_of(module), self._batch_of),
+            sizes=sizes,
+            name=f"{self.proxy.name}, {name}",
+        )
+        if self._on_chunk is not None and name == "supernet":
+            scorer.on_chunk = self._on_chunk
+        return _Network(module, scorer, masked)
+
+    def _batch_of(self, resident: Any, number: Any) -> Batch:
+        return self._minibatches.batch(resident, resident["feed"], number)
+
+    def _variables_of(self, module: nn.Module) -> Callable[[Any, Any], Variables]:
+        def variables(resident: Any, number: Any) -> Variables:
+            if "variables" in resident:
+                given: Variables = resident["variables"]
+                return given
+            name = jax.tree.map(lambda leaf: leaf[number], resident["names"])
+            return self._draw(module, resident["seed"], name)
+
+        return variables
+
+    def _draw(self, module: nn.Module, seed: Any, name: weights_of.Names) -> Variables:
+        """Pure: initial variables of a name."""
+        key = weights_of.key_of(seed, name)
+        shape, space = self.dataset.image_shape, self.space
+        if type(space).init_networks is Space.init_networks:
+            return space.init_variables(module, key, shape)
+        draws = [
+            lambda key, init=init: init(module, key, shape)
+            for init in (space.init_variables, space.init_networks)
+        ]
+        return jax.lax.switch(name.kinds, draws, key)
+
+    def _entries(
+        self, masks: Masks, as_network: float, count: int, stacked: bool = False
+    ) -> dict[str, Any]:
+        """Masks as the compiled module takes them, ``[count, ...]``."""
+        entries = {g: np.asarray(w) if stacked else w[None] for g, w in masks.items()}
+        if self._masked is not None:
+            entries[AS_NETWORK] = np.full(count, as_network, np.float32)
+        return entries
+
+    def _named(self, names: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        found = weights_of.as_arrays(names, _WEIGHTS)
+        return {"seed": np.uint32(self.seed), "names": found}
+
+    def _start(
+        self,
+        network: _Network,
+        minibatches: Sequence[tuple[int, ...]],
+        weights: Sequence[tuple[int, ...]],
+        rows: Rows,
+    ) -> list[tuple[np.ndarray, Pending]]:
+        """Begins to score rows; which rows each pending call has."""
+        scorer = network.scorer
+        if self._resident is None:
+            with self.stopwatch.measure("data"):
+                self._resident = scorer.put(self._minibatches.resident())
+        resident = {**self._resident, "feed": self._feed(minibatches)}
+        if self._given is None and self.form.inside:
+            resident |= scorer.put(self._named(weights))
+            return [(np.arange(len(rows.owners)), self._timed(scorer, resident, rows))]
+        calls = []
+        for number, name in enumerate(weights):
+            mine = np.flatnonzero(rows.weights == number)
+            part = jax.tree.map(lambda leaf, mine=mine: leaf[mine], rows)
+            given = {"variables": self._variables(network, name)}
+            call = self._timed(scorer, {**resident, **given}, part)
+            calls.append((mine, call))
+        return calls
+
+    def _timed(self, scorer: Scorer, resident: Any, rows: Rows) -> Pending:
+        start, known = time.perf_counter(), self.stopwatch.programs
+        pending = scorer.start(resident, rows)
+        new = [program for program in scorer.programs if program not in known]
+        if new:  # compiled here, or waited for
+            self.stopwatch.add("compile", time.perf_counter() - start)
+            known += new
+        return pending
+
+    def _read(
+        self, network: _Network, calls: Sequence[tuple[np.ndarray, Pending]], rows: Rows
+    ) -> np.ndarray:
+        before = network.scorer.busy_seconds
+        parts = [(mine, call.result()) for mine, call in calls]
+        self.stopwatch.busy_seconds += network.scorer.busy_seconds - before
+        shape = (len(rows.owners), *parts[0][1].shape[1:])
+        scores = np.empty(shape, np.float32)
+        for mine, part in parts:
+            scores[mine] = part
+        return scores
+
+    def _feed(self, names: Sequence[tuple[int, ...]]) -> Feed:
+        """Minibatches on the devices; those of this step and the next are kept."""
+        key = tuple(names)
+        if key not in self._feeds:
+            with self.stopwatch.measure("data"):
+                drawn = self._minibatches.feed(names, self._feed_size)
+                while len(self._feeds) > 1:
+                    self._feeds.pop(next(iter(self._feeds)))
+                self._feeds[key] = self._supernet().scorer.put(drawn)
+        return self._feeds[key]
+
+    def _variables(self, network: _Network, name: tuple[int, ...]) -> Variables:
+        """Variables on the devices, where a call is given them."""
+        if self._given is not None and not network.masked:
+            raise NotImplementedError("trained weights are those of the supernet")
+        if self._drawn[0] != (network.module, name):
+            with self.stopwatch.measure("initialisation"):
+                drawn = self._given or self._draw_on_host(network.module, name)
+                drawn = network.scorer.put(drawn)
+            self._drawn = ((network.module, name), drawn)
+        return self._drawn[1]
+
+    def _draw_on_host(self, module: nn.Module, name: tuple[int, ...]) -> Variables:
+        row = jax.tree.map(lambda leaf: leaf[0], weights_of.as_arrays([name], 1))
+        key, space = weights_of.key_of(np.uint32(self.seed), row), self.space
+        init = space.init_networks if name[0] == NETWORK else space.init_variables
+        return init(module, key, self.dataset.image_shape)

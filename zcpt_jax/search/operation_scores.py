@@ -1,0 +1,307 @@
+"""Operation scores: what a search, or a study, thinks of a candidate.
+
+Xiang et al. 2023, section 3. Each is a perturbation of masks and a score of the masks
+that come out, so that one loop searches with all of them.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zcpt_jax.masks import DISCRETISE, REMOVE, Perturbation
+from zcpt_jax.nn import capture
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.search.enumeration import Enumeration, flatten, flatten_stack
+from zcpt_jax.search.proposal import ScoreStep
+from zcpt_jax.tables import Table
+from zcpt_jax.types import (
+    ApplyFn,
+    Array,
+    Batch,
+    InputError,
+    Masks,
+    Proxy,
+    Space,
+    Variables,
+)
+
+_RANDOM_STREAM = 3  # of numbers drawn in place of scores; 0 to 2 are the search's
+
+_MOST = 2_000_000
+"""Networks that best-acc and avg-acc look through at most."""
+
+
+def accuracy(
+    apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
+) -> jax.Array:
+    """The share of images that a trained network classifies correctly.
+
+    Args:
+      apply_fn: the network.
+      variables: its trained variables, BatchNorm statistics included.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``.
+      masks: operation weights.
+
+    Returns:
+      A scalar in [0, 1].
+    """
+    logits = capture.forward(apply_fn, variables, batch.images, masks, norm="running")
+    return (logits.argmax(axis=-1) == jnp.asarray(batch.labels)).mean()
+
+
+ACCURACY = Proxy(
+    name="accuracy",
+    score=accuracy,
+    norm="running",
+    needs_labels=True,
+    range="0 to 1; of a trained supernet",
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained supernet.
+
+    Attributes:
+      variables: its weights and BatchNorm statistics.
+      alphas: group to logits ``[E, O]``; their softmax are the operation weights.
+    """
+
+    variables: Variables
+    alphas: Mapping[str, Array]
+
+
+def mixture(alphas: Mapping[str, Any], undecided: Masks) -> dict[str, Any]:
+    """The operation weights of alphas: their softmax over the candidates.
+
+    Args:
+      alphas: group to logits ``[E, O]`` (or ``[O]``).
+      undecided: the space's ``init_masks``; where they are zero there is no candidate.
+
+    Returns:
+      group to weights of the same shape, zero where there is no candidate.
+    """
+    result = {}
+    for group, logits in alphas.items():
+        there = np.asarray(undecided[group]) != 0
+        # NumPy's -inf: softmax gives exactly zero, and no gradient.
+        result[group] = jax.nn.softmax(jnp.where(there, logits, -np.inf), axis=-1)
+    return result
+
+
+class Accuracies:
+    """The accuracy of every network of a space, to be asked for by masks."""
+
+    def __init__(self, space: Space, table: Table, column: str | None = None) -> None:
+        """Looks all networks up.
+
+        Args:
+          space: the space.
+          table: its table.
+          column: of the table, the first by default.
+
+        Raises:
+          InputError: if there is no such column, the table lacks a network, or the
+            space has more than two million.
+        """
+        enumeration = Enumeration(space)
+        if enumeration.size > _MOST:
+            raise InputError(
+                f"{space.name} has {enumeration.size:,} networks; best-acc and avg-acc "
+                f"look all of them up and take spaces of at most {_MOST:,}"
+            )
+        self.column = column or next(iter(table.columns))
+        if self.column not in table.columns:
+            raise InputError(
+                f"the table has no column {self.column!r}; it has "
+                f"{', '.join(table.columns)}"
+            )
+        values = table.columns[self.column]
+        masks = [enumeration.masks(number) for number in range(enumeration.size)]
+        keys = [space.table_key(space.genotype(one)) for one in masks]
+        missing = next((key for key in keys if key not in table.rows), None)
+        if missing is not None:
+            raise InputError(f"the table has no row for {missing} of {space.name}")
+        self.values = values[[table.rows[key] for key in keys]]
+        self._used = np.stack([flatten(one) != 0 for one in masks]).astype(np.float32)
+
+    def under(self, masks: Masks, how: Callable[[np.ndarray], Any]) -> np.ndarray:
+        """A statistic of the networks that each mask still allows.
+
+        Args:
+          masks: stack ``[K, ...]``.
+          how: accuracies ``[n]`` to a number, such as their maximum.
+
+        Returns:
+          ``[K]``, NaN where nothing is allowed.
+        """
+        gone = (flatten_stack(masks) == 0).astype(np.float32)
+        allowed = self._used @ gone.T == 0  # [networks, K]
+        return np.array(
+            [how(self.values[rows]) if rows.any() else np.nan for rows in allowed.T]
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What operation scores draw on.
+
+    Attributes:
+      space: the space.
+      seed: of everything random.
+      evaluate: makes the evaluator of a proxy, with variables of its own or, for None,
+        those of an untrained supernet.
+      proxy: of zc-pt and disc-zc.
+      trained: the supernet of darts, darts-pt and disc-acc.
+      accuracies: of best-acc and avg-acc.
+    """
+
+    space: Space
+    seed: int
+    evaluate: Callable[[Proxy, Variables | None], Evaluator]
+    proxy: Proxy
+    trained: Trained | None = None
+    accuracies: Accuracies | None = None
+
+    def start(self) -> Masks:
+        """The masks a search starts from: the trained mixture, if there is one."""
+        undecided = self.space.init_masks()
+        if self.trained is None:
+            return undecided
+        weights = mixture(self.trained.alphas, undecided)
+        return {group: np.asarray(value) for group, value in weights.items()}
+
+
+def by_proxy(setting: Setting) -> ScoreStep:
+    """The proxy of the untrained supernet under the mask."""
+    return setting.evaluate(setting.proxy, None).score_masks
+
+
+def by_accuracy(setting: Setting) -> ScoreStep:
+    """The trained supernet's accuracy under the mask."""
+    assert setting.trained is not None
+    return setting.evaluate(ACCURACY, setting.trained.variables).score_masks
+
+
+def by_alphas(setting: Setting) -> ScoreStep:
+    """The sum of the trained operation weights that the mask leaves."""
+    weights = flatten(setting.start()).astype(np.float64)
+
+    def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
+        del step, owners
+        return (flatten_stack(masks) != 0) @ weights
+
+    return score
+
+
+def by_table(how: Callable[[np.ndarray], Any]) -> Callable[[Setting], ScoreStep]:
+    """A statistic of the accuracies of all networks that the mask allows."""
+
+    def make(setting: Setting) -> ScoreStep:
+        accuracies = setting.accuracies
+        assert accuracies is not None
+        return lambda step, masks, owners: accuracies.under(masks, how)
+
+    return make
+
+
+def by_chance(setting: Setting) -> ScoreStep:
+    """Random numbers, from the seed and what is asked."""
+
+    def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
+        drawn = np.empty(len(owners))
+        for proposal in np.unique(owners):
+            rows = owners == proposal
+            asked = [np.asarray(masks[g])[rows].tobytes() for g in sorted(masks)]
+            entropy = [setting.seed, _RANDOM_STREAM, int(proposal), step]
+            entropy.append(zlib.crc32(b"".join(asked)))  # tracks share a step
+            drawn[rows] = np.random.default_rng(entropy).random(rows.sum())
+        return drawn
+
+    return score
+
+
+Needs = Literal["proxy", "supernet", "table", "nothing"]
+
+
+@dataclass(frozen=True)
+class OperationScore:
+    """A way to score the candidates of a decision.
+
+    Attributes:
+      name: what flags and reports call it.
+      perturbation: what is done to the masks.
+      needs: what it is computed from.
+      make: from a setting to the function that scores masks.
+      meaning: one line.
+    """
+
+    name: str
+    perturbation: Perturbation
+    needs: Needs
+    make: Callable[[Setting], ScoreStep]
+    meaning: str
+
+    def scores(self, setting: Setting) -> ScoreStep:
+        """The function that scores masks in a setting.
+
+        Raises:
+          InputError: if the setting lacks what is needed.
+        """
+        if self.needs == "supernet" and setting.trained is None:
+            raise InputError(
+                f"operation score {self.name} needs a trained supernet: train one with "
+                "launch/train_supernet.py and name its folder with --supernet"
+            )
+        if self.needs == "table" and setting.accuracies is None:
+            raise InputError(
+                f"operation score {self.name} needs a table of accuracies (--table)"
+            )
+        return self.make(setting)
+
+
+_ALL = (
+    OperationScore("zc-pt", REMOVE, "proxy", by_proxy, "proxy without it (the paper)"),
+    OperationScore("disc-zc", DISCRETISE, "proxy", by_proxy, "proxy with only it"),
+    OperationScore(
+        "darts", DISCRETISE, "supernet", by_alphas, "its weight in a trained supernet"
+    ),
+    OperationScore(
+        "darts-pt", REMOVE, "supernet", by_accuracy, "trained accuracy without it"
+    ),
+    OperationScore(
+        "disc-acc",
+        DISCRETISE,
+        "supernet",
+        by_accuracy,
+        "trained accuracy with only it",
+    ),
+    OperationScore(
+        "best-acc", DISCRETISE, "table", by_table(np.max), "best network that has it"
+    ),
+    OperationScore(
+        "avg-acc", DISCRETISE, "table", by_table(np.mean), "mean network that has it"
+    ),
+    OperationScore("random", REMOVE, "nothing", by_chance, "random numbers"),
+)
+
+OPERATION_SCORES: dict[str, OperationScore] = {score.name: score for score in _ALL}
+"""Every operation score by its name."""
+
+
+def get_operation_score(name: str) -> OperationScore:
+    """The operation score of that name.
+
+    Raises:
+      InputError: if there is none; the message lists those there are.
+    """
+    if name not in OPERATION_SCORES:
+        raise InputError(
+            f"unknown operation score {name!r}; known: {', '.join(OPERATION_SCORES)}"
+        )
+    return OPERATION_SCORES[name]

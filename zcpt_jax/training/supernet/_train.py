@@ -1,0 +1,214 @@
+"""Training a supernet to its end, and reading it back."""
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from zcpt_jax.data import Dataset
+from zcpt_jax.io.checkpoints import Kind, TrainingFolder, read_final, read_record
+from zcpt_jax.search.operation_scores import Trained
+from zcpt_jax.spaces import space_options
+from zcpt_jax.training.supernet._config import SupernetConfig
+from zcpt_jax.training.supernet._step import (
+    State,
+    Step,
+    initial_alphas,
+    make_optimisers,
+    make_state,
+    make_step,
+)
+from zcpt_jax.types import Batch, InputError, ScoreError, Space
+
+# Streams of minibatches; those of searches are below 10.
+_WEIGHTS_STREAM, _ALPHAS_STREAM = 11, 12
+
+_METRICS = ("loss", "accuracy", "alphas_accuracy")
+
+_KIND = Kind("a trained supernet", "launch/train_supernet.py")
+
+Progress = Callable[[str, float, int, str], None]
+"""``(stage, done, total, note)``, called after every step."""
+
+
+def train_supernet(
+    space: Space,
+    dataset: Dataset,
+    config: SupernetConfig,
+    *,
+    checkpoints: str | Path | None,
+    progress: Progress | None = None,
+    environment: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Trained:
+    """Trains the supernet of a space, or goes on where an earlier run ended.
+
+    Each step moves the alphas on a minibatch of the dataset's second half, then the
+    weights on one of its first half. A run that was stopped and goes on gives what an
+    uninterrupted one gives, bit for bit where the device computes alike every time: on
+    CPU and TPU, and on GPUs with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
+
+    Args:
+      space: the search space.
+      dataset: the images, both halves.
+      config: the recipe.
+      checkpoints: the folder of the training run, None to write nothing.
+      progress: called after every step.
+      environment: versions, command and the like, kept in the folder.
+      overwrite: start anew whatever is in the folder.
+
+    Returns:
+      The trained variables, running BatchNorm statistics among them, and alphas.
+
+    Raises:
+      InputError: if a setting is out of range, or the folder was made with other
+        settings, is damaged or cannot be written.
+      ScoreError: if the loss becomes infinite or not a number.
+    """
+    config.check()
+    halves = dataset.halves()
+    images = len(halves[0].source)
+    if config.batch_size > images:
+        raise InputError(
+            f"batch_size must be from 1 to {images}, half of the images of "
+            f"{dataset.name}, as weights and alphas are trained on a half each; got "
+            f"{config.batch_size}"
+        )
+    total = config.steps(images)
+    module = space.supernet(dataset.num_classes)
+    optimisers = make_optimisers(config, total)
+    state = make_state(space, module, dataset.image_shape, optimisers, config)
+    step = make_step(module.apply, space.init_masks(), optimisers, config.seed)
+    done = 0
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if checkpoints is not None:
+            settings = _settings(space, dataset, config)
+            folder = stack.enter_context(
+                TrainingFolder(
+                    checkpoints,
+                    settings,
+                    kind=_KIND,
+                    steps=total,
+                    environment=environment,
+                    overwrite=overwrite,
+                )
+            )
+            found = folder.restore(state.items())
+            if found is not None:
+                done, state = found[0], State.of(found[1])
+        state = _run(step, state, halves, config, done, total, folder, progress)
+    return Trained(state.variables, state.alphas)
+
+
+def _run(
+    step: Step,
+    state: State,
+    halves: tuple[Dataset, Dataset],
+    config: SupernetConfig,
+    done: int,
+    total: int,
+    folder: TrainingFolder | None,
+    progress: Progress | None,
+) -> State:
+    """The steps from ``done`` to ``total``."""
+    report = progress or (lambda stage, done, total, note: None)
+    report("training", done, total, "compiling" if done < total else "finished")
+    batches = _batches(halves, config, done) if done < total else ()
+    for number in range(done, total):
+        state, metrics = step(state, np.int32(number), *batches)
+        if number + 1 < total:  # is read while the device computes
+            batches = _batches(halves, config, number + 1)
+        line = {name: float(metrics[name]) for name in _METRICS}
+        if not math.isfinite(line["loss"]):
+            raise ScoreError(
+                f"the loss is {line['loss']} at step {number + 1} of {total}; train "
+                f"with a learning_rate below {config.learning_rate}"
+            )
+        last = number + 1 == total
+        if folder is not None and (last or (number + 1) % config.log_every == 0):
+            folder.log({"step": number + 1, **line})
+        if folder is not None and (last or (number + 1) % config.save_every == 0):
+            folder.save(number + 1, state.items())
+        note = f"loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}"
+        report("training", number + 1, total, note)
+    return state
+
+
+def _batches(
+    halves: tuple[Dataset, Dataset], config: SupernetConfig, number: int
+) -> tuple[Batch, Batch]:
+    """Minibatches of the weights and of the alphas, from the seed and the step."""
+    weights, alphas = (
+        half.batch(
+            np.random.default_rng([config.seed, stream, number]), config.batch_size
+        )
+        for half, stream in zip(halves, (_WEIGHTS_STREAM, _ALPHAS_STREAM), strict=True)
+    )
+    return weights, alphas
+
+
+def load_supernet(
+    path: str | Path, space: Space, num_classes: int, image_shape: tuple[int, ...]
+) -> Trained:
+    """The supernet that :func:`train_supernet` left in a folder.
+
+    Args:
+      path: the folder.
+      space: the space it is of, options included.
+      num_classes: of the dataset.
+      image_shape: ``(H, W, C)``; weights do not depend on it in our spaces.
+
+    Returns:
+      The trained variables and alphas.
+
+    Raises:
+      InputError: if the folder holds none, an unfinished or damaged one, or that of
+        another space.
+    """
+    there = read_record(path, _KIND)["config"]
+    wanted = {**_space_settings(space), "num_classes": num_classes}
+    differing = [
+        f"{name}: {there.get(name)!r} there, {value!r} wanted"
+        for name, value in wanted.items()
+        if there.get(name) != value
+    ]
+    if differing:
+        raise InputError(
+            f"the supernet in {path} is another ({'; '.join(differing)}); choose the "
+            "space and dataset it was trained with, or train one of this space"
+        )
+    module, key = space.supernet(num_classes), jax.random.key(0)
+    like = {
+        "variables": dict(space.init_variables(module, key, image_shape)),
+        "alphas": initial_alphas(space.init_masks(), key, 0),
+    }
+    return Trained(**read_final(path, {"trained": like}, _KIND)["trained"])
+
+
+def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[str, Any]:
+    """Everything that decides the result."""
+    recipe = dataclasses.asdict(config)
+    for name in ("save_every", "log_every"):
+        del recipe[name]
+    return {
+        **_space_settings(space),
+        "dataset": dataset.name,
+        "num_images": len(dataset.source),
+        "num_classes": dataset.num_classes,
+        "image_size": dataset.image_size,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        **recipe,
+    }
+
+
+def _space_settings(space: Space) -> dict[str, Any]:
+    options = json.loads(json.dumps(space_options(space)))  # as they are read back
+    return {"space": space.name, "options": options}
