@@ -25,8 +25,7 @@ from benchmarks.compile_list import CLASSES, Check
 from zcpt_jax import get_proxy, get_space, lowering
 from zcpt_jax.data import CropAndFlip, Dataset
 from zcpt_jax.nn import layers
-from zcpt_jax.scoring import memory
-from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig, memory
 from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.training import (
     Inputs,
@@ -86,10 +85,9 @@ def _compile_scores(check: Check, chip: topologies.Chip) -> dict[str, Any]:
         get_space(check.space, **check.options),
         get_proxy(check.proxy),
         _dataset(check.image_size),
-        batch_size=check.batch_size,
-        seed=0,
+        ScoringConfig(batch_size=check.batch_size),
         together=check.proposals,
-        mesh=mesh,
+        execution=Execution(mesh=mesh),
     )
     networks = {"supernet": evaluator._supernet()}
     if evaluator._masked is not None:

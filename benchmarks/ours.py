@@ -12,7 +12,7 @@ from zcpt_jax import masks as mask_algebra
 from zcpt_jax.proxies import get_proxy
 from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.search.edge_orders import get_order
-from zcpt_jax.search.proposal import propose
+from zcpt_jax.search.proposal import DecisionRule, propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch, Masks
 
@@ -105,11 +105,12 @@ def proposal(job: Job) -> dict[str, Any]:
         scores, took = net.timed(batches, masks, owners)
         seconds.append(took)
         asked.append(masks)
-        return net.proxy.signed(scores)
+        return scores
 
     masks, phases = net.space.init_masks(), net.space.phases()
     order = get_order("random")
-    propose(masks, phases, score, order, num_proposals=1, seed=job.seed)
+    rule = DecisionRule(comparable=net.proxy.comparable)
+    propose(masks, phases, score, order, num_proposals=1, seed=job.seed, rule=rule)
     counts = [len(next(iter(masks.values()))) for masks in asked]
     stacks: dict[str, Any] = {**mask_algebra.stack(asked), "counts": counts}
     np.savez(job.masks_file, **stacks)

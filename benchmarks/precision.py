@@ -35,8 +35,8 @@ from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.io.files import make_folder, write_atomically  # noqa: E402
 from zcpt_jax.lowering import GPU, using  # noqa: E402
 from zcpt_jax.proxies import PROXIES, jointly  # noqa: E402
-from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
-from zcpt_jax.search import zero_cost_pt  # noqa: E402
+from zcpt_jax.scoring import Evaluator, ScoringConfig  # noqa: E402
+from zcpt_jax.search import SearchConfig, zero_cost_pt  # noqa: E402
 from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
 from zcpt_jax.spaces import get_space  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
@@ -196,7 +196,7 @@ def ranks(dataset: Dataset, table: Table, counts: Mapping[str, int]) -> Iterator
         for rounding in ROUNDINGS:
             proxy = _rounded(name, rounding)
             evaluator = Evaluator(
-                space, proxy, dataset, batch_size=_BATCH_SIZE.value, seed=0
+                space, proxy, dataset, ScoringConfig(batch_size=_BATCH_SIZE.value)
             )
             started, parts = time.perf_counter(), []
             for start in range(0, count, _BLOCK):
@@ -245,10 +245,12 @@ def searches(dataset: Dataset, table: Table, seeds: Sequence[int]) -> Iterator[R
                 space,
                 _rounded("nwot", rounding),
                 dataset,
-                num_proposals=_PROPOSALS.value,
-                num_validation_batches=_BATCHES.value,
-                batch_size=_BATCH_SIZE.value,
-                seed=seed,
+                SearchConfig(
+                    num_proposals=_PROPOSALS.value,
+                    num_validation_batches=_BATCHES.value,
+                    batch_size=_BATCH_SIZE.value,
+                    seed=seed,
+                ),
             )
             exact = result if exact is None else exact
             pairs = zip(result.proposals, exact.proposals, strict=True)

@@ -1,11 +1,11 @@
 """What the commands share: clean errors, versions, the progress bar, small parsers."""
 
-import dataclasses
 import importlib.metadata
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from zcpt_jax.io.files import CONFIG, make_folder, settle_config
 from zcpt_jax.scoring import memory
 from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import build_space, get_space
-from zcpt_jax.types import InputError, ScoreError, Space
+from zcpt_jax.types import InputError, ScoreError, Space, digest
 
 flags.adopt_module_key_flags(_compilation_cache)
 
@@ -37,6 +37,7 @@ def without_traceback(
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
+            warnings.formatwarning = _one_line
             with _compilation_cache.compilation_cache():
                 main(argv)
         except (InputError, ScoreError, OSError, MemoryError) as error:
@@ -48,6 +49,11 @@ def without_traceback(
             sys.exit("interrupted; run the same command again to go on")
 
     return run
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning without the place in our code that gave it."""
+    return f"warning: {message}\n"
 
 
 def _device_failure(error: jax.errors.JaxRuntimeError) -> str:
@@ -87,12 +93,35 @@ def load_space(name: str, options: Sequence[str]) -> Space:
         return get_space(name, **parsed)
     if not Path(path).is_file():
         raise InputError(f"--space={name}: there is no file {path}")
-    module = ModuleType(Path(path).stem)
+    # A private name: a file called json.py must not take the place of another module.
+    module = ModuleType(f"_space_of_{Path(path).stem}")
     sys.modules[module.__name__] = module  # dataclasses look themselves up there
     exec(compile(Path(path).read_text(), path, "exec"), module.__dict__)
     if not hasattr(module, attribute):
         raise InputError(f"--space={name}: {path} defines no {attribute}")
     return build_space(getattr(module, attribute), **parsed)
+
+
+def digest_of_space(name: str) -> str | None:
+    """The digest of the file that defines a space of the user's own.
+
+    Args:
+      name: what :func:`load_space` takes.
+    """
+    path = name.rpartition(":")[0]
+    return digest(Path(path).read_bytes()) if path else None
+
+
+def settings_of_data(dataset: Dataset) -> dict[str, Any]:
+    """What a dataset adds to the settings that decide a result."""
+    return {
+        "dataset": dataset.name,
+        "num_images": len(dataset.source),
+        "num_classes": dataset.num_classes,
+        "image_size": dataset.image_size,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
 
 
 def default_output(*parts: object) -> str:
@@ -102,13 +131,17 @@ def default_output(*parts: object) -> str:
 
 
 def open_folder(
-    folder: Path, config: Any, progress: str, results: Sequence[str], overwrite: bool
+    folder: Path,
+    settings: Mapping[str, Any],
+    progress: str,
+    results: Sequence[str],
+    overwrite: bool,
 ) -> None:
     """Makes an output folder, or opens it to go on.
 
     Args:
       folder: its path.
-      config: a dataclass of everything that decides the result.
+      settings: everything that decides the result.
       progress: the file whose presence means that work has begun.
       results: files that are written besides.
       overwrite: start anew whatever is there.
@@ -120,7 +153,7 @@ def open_folder(
     if overwrite:
         for name in (CONFIG, progress, *results):
             (folder / name).unlink(missing_ok=True)
-    settle_config(folder, dataclasses.asdict(config), environment(), progress)
+    settle_config(folder, settings, environment(), progress)
 
 
 def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:

@@ -50,7 +50,7 @@ def _define() -> list[Any]:
 
 
 _HOLDERS = _define()
-_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_BATCH_SIZE, _SEED = _flags.setting("batch_size"), _flags.setting("seed")
 
 
 def read() -> Recipe:

@@ -8,7 +8,6 @@ same command again to resume.
 
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,7 +18,7 @@ from absl import app, flags  # noqa: E402
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.analysis.figures import draw_study  # noqa: E402
-from zcpt_jax.analysis.study import Scorer, Trial, agreements, get_scorer, run_trial  # noqa: E402
+from zcpt_jax.analysis.study import Method, Trial, agreements, get_method, run_trial  # noqa: E402
 from zcpt_jax.analysis.study_files import (  # noqa: E402
     FIGURE,
     RESULTS,
@@ -31,7 +30,7 @@ from zcpt_jax.analysis.study_files import (  # noqa: E402
     write_tables,
 )
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig  # noqa: E402
 from zcpt_jax.search.edge_orders import get_order  # noqa: E402
 from zcpt_jax.search.operation_scores import Accuracies, Trained  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
@@ -48,9 +47,9 @@ _SCORERS = flags.DEFINE_list(
     "operation scores, with a proxy in brackets where they use one",
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3"], "a trial for each")
-_ORDER, _BATCH_SIZE = _flags.text("edge_order"), _flags.integer("batch_size")
-_SCORE_BATCHES = _flags.integer("score_batches")
-_INITS, _SUPERNET = _flags.initialisations(), _flags.text("supernet")
+_ORDER, _SUPERNET = _flags.setting("edge_order"), _flags.text("supernet")
+_NAMES = ("batch_size", "score_batches", "initialisations")
+_SETTINGS = [_flags.setting(name) for name in _NAMES]
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
@@ -58,33 +57,14 @@ flags.adopt_module_key_flags(_devices)
 flags.adopt_module_key_flags(_lowering)
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What decides a trial; scorers and seeds can be added later."""
-
-    space: str
-    options: dict[str, Any]
-    dataset: str
-    num_images: int
-    image_size: int
-    table_rows: int
-    column: str
-    edge_order: str
-    batch_size: int
-    score_batches: int
-    initialisations: str
-    supernet: str | None
-    precision: str
-
-
 def main(argv: list[str]) -> None:
     """Flags to trials to tables and a figure."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
-    scorers = [get_scorer(name) for name in _SCORERS.value]
+    scorers = [get_method(name) for name in _SCORERS.value]
     seeds = [_seed(text) for text in _SEEDS.value]
-    _flags.check_counts(_BATCH_SIZE, _SCORE_BATCHES)
+    scoring = _flags.read_settings(ScoringConfig, seed=0)
     order = get_order(_ORDER.value)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     if not _TABLE.value:
@@ -92,7 +72,7 @@ def main(argv: list[str]) -> None:
     table = load_table(_TABLE.value)
     accuracies = Accuracies(space, table, _COLUMN.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
-    dataset.check_batch_size(_BATCH_SIZE.value)
+    dataset.check_batch_size(scoring.batch_size)
     trained = _trained(space, dataset, scorers)
     held_out = dataset
     if trained is not None:  # it is judged on images that it was not trained on
@@ -101,10 +81,20 @@ def main(argv: list[str]) -> None:
         ).halves()[1]
     output = _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
     folder = Path(_devices.output_folder(output))
-    rows, column = len(table.rows), accuracies.column
-    config = _config(space, dataset, column, rows, form.precision)
+    settings = {
+        "space": space.name,
+        "options": space_options(space),
+        "space_file": _command.digest_of_space(_SPACE.value),
+        **_command.settings_of_data(dataset),
+        "table": accuracies.digest(),
+        "column": accuracies.column,
+        "edge_order": order.name,
+        **{name: getattr(scoring, name) for name in _NAMES},
+        "supernet": trained.digest() if trained else None,
+        "precision": form.precision,
+    }
     results = (TABLE, RESULTS, FIGURE)
-    _command.open_folder(folder, config, TRIALS, results, _OVERWRITE.value)
+    _command.open_folder(folder, settings, TRIALS, results, _OVERWRITE.value)
     print(f"runs on     {runs_on(mesh)}", flush=True)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
 
@@ -113,13 +103,9 @@ def main(argv: list[str]) -> None:
             space,
             proxy,
             dataset if variables is None else held_out,
-            batch_size=_BATCH_SIZE.value,
-            seed=seed,
-            initialisations=_INITS.value,
-            score_batches=_SCORE_BATCHES.value,
+            dataclasses.replace(scoring, seed=seed),
             variables=variables,
-            form=form,
-            mesh=mesh,
+            execution=Execution(form, mesh),
         )
 
     wanted = [(scorer, seed) for scorer in scorers for seed in seeds]
@@ -147,27 +133,7 @@ def _write(folder: Path, trials: list[Trial], title: str) -> None:
     print(f"figure      {folder / FIGURE}")
 
 
-def _config(
-    space: Space, dataset: Dataset, column: str, rows: int, precision: str
-) -> Config:
-    return Config(
-        space=space.name,
-        options=space_options(space),
-        dataset=dataset.name,
-        num_images=len(dataset.source),
-        image_size=dataset.image_size,
-        table_rows=rows,
-        column=column,
-        edge_order=_ORDER.value,
-        batch_size=_BATCH_SIZE.value,
-        score_batches=_SCORE_BATCHES.value,
-        initialisations=_INITS.value,
-        supernet=_SUPERNET.value,
-        precision=precision,
-    )
-
-
-def _trained(space: Space, dataset: Dataset, scorers: list[Scorer]) -> Trained | None:
+def _trained(space: Space, dataset: Dataset, scorers: list[Method]) -> Trained | None:
     if not _SUPERNET.value or all(s.operation.needs != "supernet" for s in scorers):
         return None
     return _command.load_trained(_SUPERNET.value, space, dataset)

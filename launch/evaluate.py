@@ -28,7 +28,7 @@ _WHICH = flags.DEFINE_enum(
     "which", "exported", ["exported", "last", "best"], "the file, or a checkpoint"
 )
 _DATASET = flags.DEFINE_string("test_dataset", None, "default: the one trained on")
-_DATA_DIR, _BATCH_SIZE = _flags.text("data_dir"), _flags.integer("batch_size")
+_DATA_DIR, _BATCH_SIZE = _flags.text("data_dir"), _flags.setting("batch_size")
 for _module in (_flags, _command, _devices):
     flags.adopt_module_key_flags(_module)
 

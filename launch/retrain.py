@@ -151,7 +151,7 @@ def _space(genotype: str) -> Space:
 def _default_output(record: NetworkFile) -> str:
     which = f"{zlib.crc32(record.genotype.encode()):08x}"
     return _command.default_output(
-        "retrain", record.space, record.dataset, which, _flags.integer("seed").value
+        "retrain", record.space, record.dataset, which, _flags.setting("seed").value
     )
 
 

@@ -12,12 +12,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dataclasses  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
 
 from launch import _command, _devices, _flags, _lowering  # noqa: E402
 from launch._accelerators import runs_on  # noqa: E402
@@ -26,9 +24,8 @@ from zcpt_jax.analysis.figures import draw_scores  # noqa: E402
 from zcpt_jax.analysis.score_file import ScoreFile  # noqa: E402
 from zcpt_jax.analysis.score_networks import score_networks  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
-from zcpt_jax.lowering import Lowering  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
-from zcpt_jax.scoring.evaluator import Evaluator  # noqa: E402
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig  # noqa: E402
 from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
@@ -48,7 +45,7 @@ _WEIGHTS: Any = flags.DEFINE_enum(
     "one-hot masks of the supernet, all in its weights; or each network in its own",
 )
 _NUM_BATCHES = flags.DEFINE_integer("num_batches", 1, "minibatches averaged over")
-_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_BATCH_SIZE, _SEED = _flags.setting("batch_size"), _flags.setting("seed")
 _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 flags.adopt_module_key_flags(_flags)
@@ -60,23 +57,6 @@ _SCORES, _FIGURE = "scores.csv", "scores.png"
 _BLOCK = 64  # networks between two writes
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What decides the scores."""
-
-    space: str
-    options: dict[str, Any]
-    dataset: str
-    num_images: int
-    image_size: int
-    proxies: list[str]
-    weights: str
-    num_batches: int
-    batch_size: int
-    seed: int
-    precision: str
-
-
 def main(argv: list[str]) -> None:
     """Flags to networks of a space to a file of scores."""
     _command.no_arguments(argv)
@@ -84,48 +64,46 @@ def main(argv: list[str]) -> None:
     form = _lowering.choose(mesh)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxies = [_single(name) for name in _PROXY_NAMES.value]
-    _flags.check_counts(_NUM_BATCHES, _BATCH_SIZE, _SEED)
+    _flags.check_counts(_NUM_BATCHES)
+    config = _flags.read_settings(ScoringConfig, initialisations="one", score_batches=1)
     table = load_table(_TABLE.value) if _TABLE.value else None
     column = _column(table)
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
-    dataset.check_batch_size(_BATCH_SIZE.value)
+    dataset.check_batch_size(config.batch_size)
     output = _OUTPUT.value or _command.default_output(
         "scores", space.name, dataset.name
     )
     folder = Path(_devices.output_folder(output))
-    config = _config(space, dataset, proxies, form.precision)
-    _command.open_folder(folder, config, _SCORES, (_FIGURE,), _OVERWRITE.value)
+    settings = {
+        "space": space.name,
+        "options": space_options(space),
+        "space_file": _command.digest_of_space(_SPACE.value),
+        **_command.settings_of_data(dataset),
+        "proxies": [proxy.name for proxy in proxies],
+        "weights": _WEIGHTS.value,
+        "num_batches": _NUM_BATCHES.value,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "precision": form.precision,
+    }
+    _command.open_folder(folder, settings, _SCORES, (_FIGURE,), _OVERWRITE.value)
     chunk = _lowering.describe(form, jointly(proxies), space)
     print(f"runs on     {runs_on(mesh)}, {chunk}", flush=True)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
-    _score(space, proxies, dataset, networks, file, mesh, form)
+    evaluator = Evaluator(
+        space, jointly(proxies), dataset, config, execution=Execution(form, mesh)
+    )
+    _score(evaluator, networks, file)
     scores = np.array([file.scores[genotype] for genotype in networks.genotypes])
     print(f"{len(scores):,} networks of {space.name}: {folder / _SCORES}")
     if table is not None:
         _compare(folder, space, dataset, proxies, scores, networks, table, column)
 
 
-def _score(
-    space: Space,
-    proxies: Sequence[Proxy],
-    dataset: Dataset,
-    networks: "_Networks",
-    file: ScoreFile,
-    mesh: Mesh | None,
-    form: Lowering,
-) -> None:
+def _score(evaluator: Evaluator, networks: "_Networks", file: ScoreFile) -> None:
     missing = [i for i, g in enumerate(networks.genotypes) if g not in file.scores]
     total = len(networks.genotypes)
-    evaluator = Evaluator(
-        space,
-        jointly(proxies),
-        dataset,
-        batch_size=_BATCH_SIZE.value,
-        seed=_SEED.value,
-        form=form,
-        mesh=mesh,
-    )
     done = total - len(missing)
     with _command.Bar(on_step=lambda: None) as bar:
         bar.update("networks", done, total, "compiling" if missing else "done")
@@ -258,24 +236,6 @@ def _column(table: Table | None) -> str:
             f"--column={column}: the table has the columns {', '.join(table.columns)}"
         )
     return str(column)
-
-
-def _config(
-    space: Space, dataset: Dataset, proxies: Sequence[Proxy], precision: str
-) -> Config:
-    return Config(
-        space=space.name,
-        options=space_options(space),
-        dataset=dataset.name,
-        num_images=len(dataset.source),
-        image_size=dataset.image_size,
-        proxies=[proxy.name for proxy in proxies],
-        weights=_WEIGHTS.value,
-        num_batches=_NUM_BATCHES.value,
-        batch_size=_BATCH_SIZE.value,
-        seed=_SEED.value,
-        precision=precision,
-    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ START = time.perf_counter()
 
 import dataclasses  # noqa: E402  the clock starts before the imports
 import json  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -27,9 +28,8 @@ from zcpt_jax.io.search_report import write_outcome  # noqa: E402
 from zcpt_jax.io.timings import Timings  # noqa: E402
 from zcpt_jax.nn.size import count_params  # noqa: E402
 from zcpt_jax.proxies import get_proxy  # noqa: E402
-from zcpt_jax.search import zero_cost_pt  # noqa: E402
-from zcpt_jax.search.budgets import make_budgets  # noqa: E402
-from zcpt_jax.search.edge_orders import get_order  # noqa: E402
+from zcpt_jax.scoring import Execution  # noqa: E402
+from zcpt_jax.search import SearchConfig, make_budgets, zero_cost_pt  # noqa: E402
 from zcpt_jax.search.operation_scores import (  # noqa: E402
     Accuracies,
     OperationScore,
@@ -44,51 +44,14 @@ from zcpt_jax.types import InputError, Space  # noqa: E402
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
 _IMAGE_SIZE = _flags.integer("image_size")
-_PROXY, _ORDER = _flags.text("proxy"), _flags.text("edge_order")
-_OPERATION = _flags.text("operation_score")
-_PROPOSALS = flags.DEFINE_integer("num_proposals", 10, "N of the paper")
-_BATCHES = flags.DEFINE_integer("num_validation_batches", 100, "V of the paper")
-_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
-_SCORE_BATCHES = _flags.integer("score_batches")
-_SUPERNET, _INITS = _flags.text("supernet"), _flags.initialisations()
-_MAX_PARAMS = flags.DEFINE_float("max_params", None, "most parameters, such as 3.5e6")
-_MAX_FLOPS = flags.DEFINE_float(
-    "max_flops", None, "most multiply-adds for one image, such as 600e6"
-)
-_TABLE = _flags.text("table")
+_PROXY, _SETTINGS = _flags.text("proxy"), _flags.settings(SearchConfig)
+_SUPERNET, _TABLE = _flags.text("supernet"), _flags.text("table")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 _REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
 flags.adopt_module_key_flags(_devices)
 flags.adopt_module_key_flags(_lowering)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What decides the result of a search; kept in config.json."""
-
-    space: str
-    options: dict[str, Any]
-    dataset: str
-    num_images: int
-    num_classes: int
-    image_size: int
-    mean: list[float]
-    std: list[float]
-    proxy: str
-    edge_order: str
-    num_proposals: int
-    num_validation_batches: int
-    batch_size: int
-    seed: int
-    operation_score: str
-    score_batches: int
-    supernet: str | None
-    initialisations: str
-    precision: str
-    max_params: float | None
-    max_flops: float | None
 
 
 def main(argv: list[str]) -> None:
@@ -99,30 +62,37 @@ def main(argv: list[str]) -> None:
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
-    proxy, order = get_proxy(_PROXY.value), get_order(_ORDER.value)
-    operation_score = get_operation_score(_OPERATION.value)
-    _flags.check_counts(_PROPOSALS, _BATCHES, _BATCH_SIZE, _SCORE_BATCHES, _SEED)
+    proxy, config = get_proxy(_PROXY.value), _flags.read_settings(SearchConfig)
+    operation_score = get_operation_score(config.operation_score)
     table = load_table(_TABLE.value) if _TABLE.value else None
     if table:
         _check_table(table, space)
     with stopwatch.measure("data"):
-        dataset = _load_dataset(operation_score)
+        dataset = _load_dataset(operation_score, config.batch_size)
     # Traces the supernet: images it cannot take, and budgets it cannot meet, are
     # refused before anything is written.
     count_params(space.supernet(dataset.num_classes), dataset.image_shape)
-    budgets = make_budgets(
+    make_budgets(
         space,
         dataset.num_classes,
         dataset.image_shape,
-        max_params=_MAX_PARAMS.value,
-        max_flops=_MAX_FLOPS.value,
+        max_params=config.max_params,
+        max_flops=config.max_flops,
     )
-    accuracies = _accuracies(operation_score, space, table)
-    trained = _trained(operation_score, space, dataset)
-    config = _config(space, proxy.name, order.name, dataset, form.precision)
+    evidence = _evidence(operation_score, space, dataset, table)
+    settings = {
+        "space": space.name,
+        "options": space_options(space),
+        "space_file": _command.digest_of_space(_SPACE.value),
+        **_command.settings_of_data(dataset),
+        "proxy": proxy.name,
+        **dataclasses.asdict(config),
+        "evidence": evidence.digest() if evidence else None,
+        "precision": form.precision,
+    }
     run = RunDirectory(
-        _devices.output_folder(_OUTPUT.value or _default_output(config)),
-        dataclasses.asdict(config),
+        _devices.output_folder(_OUTPUT.value or _default_output(settings)),
+        settings,
         environment=_command.environment(),
         overwrite=_OVERWRITE.value,
         repair=_REPAIR.value,
@@ -154,22 +124,11 @@ def main(argv: list[str]) -> None:
             space,
             proxy,
             dataset,
-            edge_order=order.name,
-            num_proposals=config.num_proposals,
-            num_validation_batches=config.num_validation_batches,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            operation_score=operation_score,
-            score_batches=config.score_batches,
-            trained=trained,
-            accuracies=accuracies,
-            initialisations=_INITS.value,
-            budgets=budgets,
-            form=form,
-            mesh=mesh,
+            config,
+            evidence=evidence,
+            execution=Execution(form, mesh, stopwatch),
             memory=run,
             progress=bar.update,
-            stopwatch=stopwatch,
         )
     keep_timings()
     print(
@@ -179,59 +138,26 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _load_dataset(operation_score: OperationScore) -> Dataset:
+def _load_dataset(operation_score: OperationScore, batch_size: int) -> Dataset:
     # A trained supernet is judged on images that its weights were not trained on.
     held_out = operation_score.needs == "supernet"
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=held_out
     )
     dataset = dataset.halves()[1] if held_out else dataset
-    dataset.check_batch_size(_BATCH_SIZE.value)
+    dataset.check_batch_size(batch_size)
     return dataset
 
 
-def _config(
-    space: Space, proxy: str, order: str, dataset: Dataset, precision: str
-) -> Config:
-    return Config(
-        space=space.name,
-        options=space_options(space),
-        dataset=dataset.name,
-        num_images=len(dataset.source),
-        num_classes=dataset.num_classes,
-        image_size=dataset.image_size,
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        proxy=proxy,
-        edge_order=order,
-        num_proposals=_PROPOSALS.value,
-        num_validation_batches=_BATCHES.value,
-        batch_size=_BATCH_SIZE.value,
-        seed=_SEED.value,
-        operation_score=_OPERATION.value,
-        score_batches=_SCORE_BATCHES.value,
-        supernet=_SUPERNET.value,
-        initialisations=_INITS.value,
-        precision=precision,
-        max_params=_MAX_PARAMS.value,
-        max_flops=_MAX_FLOPS.value,
-    )
-
-
-def _accuracies(
-    operation_score: OperationScore, space: Space, table: Table | None
-) -> Accuracies | None:
-    if operation_score.needs != "table" or table is None:
-        return None
-    return Accuracies(space, table)
-
-
-def _trained(
-    operation_score: OperationScore, space: Space, dataset: Dataset
-) -> Trained | None:
-    if operation_score.needs != "supernet" or not _SUPERNET.value:
-        return None
-    return _command.load_trained(_SUPERNET.value, space, dataset)
+def _evidence(
+    operation_score: OperationScore, space: Space, dataset: Dataset, table: Table | None
+) -> Trained | Accuracies | None:
+    """What the operation score is computed from, if not from a proxy."""
+    if operation_score.needs == "table" and table is not None:
+        return Accuracies(space, table)
+    if operation_score.needs == "supernet" and _SUPERNET.value:
+        return _command.load_trained(_SUPERNET.value, space, dataset)
+    return None
 
 
 def _check_genotype(path: Path) -> None:
@@ -258,11 +184,11 @@ def _check_table(table: Table, space: Space) -> None:
         ) from error
 
 
-def _default_output(config: Config) -> str:
-    parts = [config.space, config.dataset, config.proxy, config.edge_order, config.seed]
-    if config.operation_score != "zc-pt":
-        parts.insert(3, config.operation_score)
-    return _command.default_output(*parts)
+def _default_output(settings: Mapping[str, Any]) -> str:
+    names = ["space", "dataset", "proxy", "edge_order", "seed"]
+    if settings["operation_score"] != "zc-pt":
+        names.insert(3, "operation_score")
+    return _command.default_output(*(settings[name] for name in names))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ from zcpt_jax.training.supernet import (  # noqa: E402
     read_metrics,
     train_supernet,
 )
-from zcpt_jax.types import Space  # noqa: E402
+from zcpt_jax.types import Space, check_seed  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
 _IMAGE_SIZE = _flags.integer("image_size")
-_BATCH_SIZE, _SEED = _flags.integer("batch_size"), _flags.integer("seed")
+_BATCH_SIZE, _SEED = _flags.setting("batch_size"), _flags.setting("seed")
 _EPOCHS, _MAX_STEPS = _flags.integer("epochs"), _flags.integer("max_steps")
 _SAVE_EVERY = _flags.integer("save_every")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
@@ -41,7 +41,9 @@ def main(argv: list[str]) -> None:
     _command.no_arguments(argv)
     open_devices()
     # Before any data is read:
-    _flags.check_counts(_BATCH_SIZE, _SEED, _EPOCHS, _MAX_STEPS, _SAVE_EVERY)
+    _flags.check_counts(_EPOCHS, _MAX_STEPS, _SAVE_EVERY)
+    _flags.check_counts(_BATCH_SIZE)
+    check_seed(_SEED.value)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     config = SupernetConfig(
         seed=_SEED.value,

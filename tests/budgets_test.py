@@ -8,7 +8,8 @@ from zcpt_jax import masks as m
 from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.search.budgets import Budget, Costs, make_budgets
 from zcpt_jax.search.edge_orders import get_order
-from zcpt_jax.search.proposal import NoMemory, propose
+from zcpt_jax.search.memory import NoMemory
+from zcpt_jax.search.proposal import DecisionRule, propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.spaces._nasbench201 import NasBench201
 from zcpt_jax.types import Decision, InputError, Phase, Space
@@ -21,7 +22,7 @@ def decisions_of(space):
     return [d for p in space.phases() for track in p.tracks for d in track]
 
 
-def random_masks(space, count, seed=0, permits=None):
+def random_masks(space, count, seed=0, permits=lambda masks: True):
     rng = np.random.default_rng(seed)
     return propose(
         space.init_masks(),
@@ -30,7 +31,7 @@ def random_masks(space, count, seed=0, permits=None):
         get_order("random"),
         num_proposals=count,
         seed=seed,
-        permits=permits,
+        rule=DecisionRule(permits=permits),
     )
 
 
@@ -171,7 +172,7 @@ def search(decisions, permits, seed=0, masks=None):
         num_proposals=1,
         seed=0,
         memory=log,
-        permits=permits,
+        rule=DecisionRule(permits=permits),
     )
     return found[0], log.steps
 
@@ -203,7 +204,7 @@ def test_a_search_takes_the_best_that_the_budget_allows(seed, one_by_one):
         assert step.kept == tuple(decision.candidates[k] for k in kept)
         masks = left
     assert forced  # without the budget it would have gone elsewhere
-    free, _ = search(decisions, None, seed)
+    free, _ = search(decisions, lambda masks: True, seed)
     assert costs.of(free) > limit
 
 

@@ -16,7 +16,8 @@ from zcpt_jax.nn.size import count_params
 from zcpt_jax.proxies import nwot
 from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.search.edge_orders import ORDERS, get_order
-from zcpt_jax.search.proposal import NoMemory, propose
+from zcpt_jax.search.memory import NoMemory
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.spaces._darts import SUBSPACES, Darts, DartsS2, DartsS4
 from zcpt_jax.spaces._darts_genotype import EDGES, GROUPS

@@ -3,7 +3,8 @@ import pytest
 
 from zcpt_jax import masks as m
 from zcpt_jax.search.edge_orders import ORDERS, get_order
-from zcpt_jax.search.proposal import NoMemory, propose
+from zcpt_jax.search.memory import NoMemory
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.types import InputError, Phase
 
 EDGES, OPS = ("e0", "e1", "e2"), ("a", "b")

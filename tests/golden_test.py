@@ -143,7 +143,7 @@ def test_scores_are_those_of_the_published_code(golden_file, proxy):
         scores = score(golden, proxy, default())
     else:
         # Gradients of shifted windows take minutes to compile; that both forms are
-        # equal is tested in ops_test.py.
+        # equal is tested in layers_test.py.
         form = helpers.QUICK_TO_COMPILE
         with using(form):
             together = proxy in TOGETHER

@@ -18,8 +18,11 @@ from zcpt_jax import masks as mask_algebra
 from zcpt_jax.lowering import CPU
 from zcpt_jax.nn import capture
 from zcpt_jax.nn.size import count_flops, count_params
+from zcpt_jax.scoring import Execution
+from zcpt_jax.search import SearchConfig, zero_cost_pt
 from zcpt_jax.search.budgets import flop_costs, param_costs
 from zcpt_jax.spaces import get_space
+from zcpt_jax.stopwatch import Stopwatch
 from zcpt_jax.types import Batch
 
 CHUNK_RTOL = 1e-5
@@ -42,6 +45,15 @@ SLOW_TO_COMPILE = {
     "ntk_trace",
     "zen",
 }
+
+
+def search(space, proxy, dataset, *, form=None, mesh=None, stopwatch=None, **options):
+    """A search with settings by their names, beside the other arguments."""
+    others = {"evidence", "memory", "progress"} & set(options)
+    given = {name: options.pop(name) for name in others}
+    execution = Execution(form, mesh, stopwatch or Stopwatch())
+    config = SearchConfig(**options)
+    return zero_cost_pt(space, proxy, dataset, config, execution=execution, **given)
 
 
 def proxies(all_by_default=False):

@@ -263,10 +263,12 @@ def test_scores_that_are_not_numbers_name_proxy_edge_op_and_minibatch(
 
     proxy = Proxy("broken", broken, "batch", range="nan", reference="none")
     monkeypatch.setitem(PROXIES, "broken", proxy)
-    message, _ = in_process(
-        capsys, *SMALL, f"--output_dir={tmp_path / 'run'}", "--proxy=broken"
-    )
-    assert message.startswith("error: proxy broken: no usable score for edge ")
+    with pytest.warns(UserWarning, match="dropped proposal [01]: no usable score"):
+        message, _ = in_process(
+            capsys, *SMALL, f"--output_dir={tmp_path / 'run'}", "--proxy=broken"
+        )
+    expected = "error: proxy broken: all proposals were dropped; the first: no usable "
+    assert message.startswith(f"{expected}score for edge ")
     assert "proposal 0, minibatch 0" in message and "'nor_conv_3x3': nan" in message
 
 

@@ -10,9 +10,8 @@ from zcpt_jax import get_space, proxies
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.data import load_dataset
 from zcpt_jax.lowering import CPU, GPU, TPU
-from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig
 from zcpt_jax.scoring.scorer import Scorer
-from zcpt_jax.search import zero_cost_pt
 from zcpt_jax.search.enumeration import Enumeration
 from zcpt_jax.sharding import make_mesh
 from zcpt_jax.stopwatch import Stopwatch
@@ -35,7 +34,7 @@ DIGITS = load_dataset("digits", image_size=8)
 def search(space, form, **settings):
     stopwatch = Stopwatch()
     settings = {"num_proposals": 3, "num_validation_batches": 12, **settings}
-    result = zero_cost_pt(
+    result = helpers.search(
         space,
         proxies.PROXIES["nwot"],
         DIGITS,
@@ -94,12 +93,9 @@ def test_nothing_in_the_hot_loop_goes_through_the_host(devices, initialisations)
         space,
         proxies.PROXIES["nwot"],
         DIGITS,
-        batch_size=6,
-        seed=1,
+        ScoringConfig(batch_size=6, seed=1, initialisations=initialisations),
         together=2,
-        initialisations=initialisations,
-        form=GPU,
-        mesh=mesh,
+        execution=Execution(GPU, mesh),
     )
     masks = helpers.all_removals(space)
     masks = {"cell": masks["cell"][:10]}

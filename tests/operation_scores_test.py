@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import helpers
 from tests.own_space import SIZES, Chain
 from zcpt_jax import masks as m
 from zcpt_jax.data import load_dataset
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.search import NoRunMemory, zero_cost_pt
+from zcpt_jax.search import NoMemory
 from zcpt_jax.search.operation_scores import (
     OPERATION_SCORES,
     Accuracies,
@@ -72,12 +73,12 @@ def test_scores_from_tables_are_statistics_of_the_networks_left(name, how):
 
 
 def test_the_search_with_best_acc_finds_the_best_network():
-    found = zero_cost_pt(
+    found = helpers.search(
         SPACE,
         PROXIES["nwot"],
         DATA,
-        operation_score=OPERATION_SCORES["best-acc"],
-        accuracies=ACCURACIES,
+        operation_score="best-acc",
+        evidence=ACCURACIES,
         **SMALL,
     )
     assert found.genotype == NAMES[int(PERCENT.argmax())]
@@ -95,12 +96,12 @@ def test_a_column_can_be_chosen_and_gaps_are_refused():
 
 
 def test_darts_takes_the_largest_alpha():
-    found = zero_cost_pt(
+    found = helpers.search(
         SPACE,
         PROXIES["nwot"],
         DATA,
-        operation_score=OPERATION_SCORES["darts"],
-        trained=trained(),
+        operation_score="darts",
+        evidence=trained(),
         **SMALL,
     )
     assert set(found.proposals) == {f"{OPS[2]} {OPS[0]}"}
@@ -121,19 +122,19 @@ def test_mixture_is_the_softmax_over_what_there_is():
 @pytest.mark.parametrize("name", ["darts-pt", "disc-acc"])
 def test_trained_accuracy_is_that_of_the_perturbed_mixture(name):
     """Asked mask by mask, on the same minibatch, without the evaluator."""
-    operation, steps = OPERATION_SCORES[name], []
+    steps = []
 
-    class Memory(NoRunMemory):
+    class Memory(NoMemory):
         def keep(self, new):
             steps.extend(new)
 
     net = trained()
-    zero_cost_pt(
+    helpers.search(
         SPACE,
         PROXIES["nwot"],
         DATA,
-        operation_score=operation,
-        trained=net,
+        operation_score=name,
+        evidence=net,
         edge_order="fixed",
         memory=Memory(),
         num_proposals=1,

@@ -8,11 +8,11 @@ import pytest
 
 from tests.own_space import Chain
 from zcpt_jax import (
+    SearchConfig,
     count_flops,
     count_params,
     get_proxy,
     load_dataset,
-    make_budgets,
     zero_cost_pt,
 )
 from zcpt_jax.proxies import PROXIES
@@ -30,8 +30,10 @@ def digits():
 
 
 def search(digits, proxy="nwot", **options):
-    sizes = {"num_proposals": 2, "num_validation_batches": 2, "batch_size": 16}
-    return zero_cost_pt(Chain(), get_proxy(proxy), digits, **sizes, **options)
+    config = SearchConfig(
+        num_proposals=2, num_validation_batches=2, batch_size=16, **options
+    )
+    return zero_cost_pt(Chain(), get_proxy(proxy), digits, config)
 
 
 def test_it_has_under_60_lines_and_stands_in_the_workspace_guide():
@@ -66,10 +68,8 @@ def test_it_keeps_budgets(digits):
         assert costs.of(masks) == count_params(network, digits.image_shape)
         assert flops.of(masks) == count_flops(network, digits.image_shape)
     smallest = count_params(space.network("skip skip skip skip", 10), SHAPE)
-    size = (space, 10, digits.image_shape)
-    budgets = make_budgets(*size, max_params=smallest + 700)
-    found = search(digits, budgets=budgets).genotype
+    found = search(digits, max_params=smallest + 700).genotype
     used = count_params(space.network(found, 10), digits.image_shape)
     assert smallest < used <= smallest + 700
     with pytest.raises(InputError, match="no network of chain has at most 9 param"):
-        make_budgets(*size, max_params=9)
+        search(digits, max_params=9)

@@ -7,7 +7,8 @@ from zcpt_jax import masks as m
 from zcpt_jax.proxies import rank_sum
 from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK
 from zcpt_jax.search.edge_orders import get_order
-from zcpt_jax.search.proposal import NoMemory, keep_best, propose
+from zcpt_jax.search.memory import NoMemory
+from zcpt_jax.search.proposal import DecisionRule, keep_best, propose
 from zcpt_jax.search.validation import best_genotype, total_scores, validate
 from zcpt_jax.types import Decision, InputError, Phase, Proxy, ScoreError
 
@@ -117,6 +118,7 @@ def test_validation_scores_distinct_genotypes_on_the_same_blocks():
 
 PLAIN = Proxy("plain", None, "running")
 LOWER = Proxy("lower", None, "running", higher_is_better=False)
+BOTH_PLAIN = Proxy("twice", None, "mixed", members=(PLAIN,) * 2, combine=rank_sum)
 BOTH = Proxy("both", None, "mixed", members=(PLAIN, LOWER), combine=rank_sum)
 
 
@@ -131,15 +133,16 @@ def test_the_best_sum_wins_and_nan_is_passed_over():
     none = {"nan": scores["nan"], "dead": scores["dead"]}
     with pytest.raises(ScoreError, match="no proposal has a finite validation score"):
         best_genotype(total_scores(none, PLAIN))
-    with pytest.raises(ScoreError, match="score of x on minibatch 1 is infinite"):
-        total_scores({"x": np.array([1.0, INF])}, PLAIN)
+    with pytest.warns(UserWarning, match="dropped x: .* minibatch 1 is inf"):
+        found = total_scores({"x": np.array([1.0, INF]), "y": np.ones(2)}, PLAIN)
+    assert best_genotype(found) == "y" and np.isnan(found["x"])
 
 
 def test_a_proxy_whose_lower_scores_are_better_is_turned():
     scores = {"a": np.array([1.0, 2.0]), "b": np.array([5.0, 5.0])}
     assert best_genotype(total_scores(scores, LOWER)) == "a"
-    with pytest.raises(ScoreError, match="score of x on minibatch 0 is infinite"):
-        total_scores({"x": np.array([-INF, 0.0])}, LOWER)
+    with pytest.warns(UserWarning, match="dropped x: .* minibatch 0 is inf"):
+        assert np.isnan(total_scores({"x": np.array([-INF, 0.0])}, LOWER)["x"])
 
 
 def test_an_ensemble_sums_each_member_and_then_ranks():
@@ -296,7 +299,7 @@ def test_a_search_can_try_candidates_alone():
         get_order("fixed"),
         num_proposals=1,
         seed=0,
-        perturbation=m.DISCRETISE,
+        rule=DecisionRule(m.DISCRETISE),
     )
     np.testing.assert_array_equal(found["g"], [[0, 1, 0], [1, 0, 0]])
 
@@ -316,13 +319,17 @@ def test_an_ensemble_ranks_what_a_step_compares(order):
         get_order(order),
         num_proposals=1,
         seed=0,
-        combine=rank_sum,
+        rule=DecisionRule(comparable=BOTH_PLAIN.comparable),
         memory=notes,
     )
     step = notes.steps[0]
     if order == "fixed":
         # Without a, b, c: the first ranks 1, 2, 3, the second 3, 2, 1.
-        assert step.scores == {"e": (4.0, 4.0, 4.0)} and step.kept == ("a",)
+        assert list(step.scores) == ["e"] and step.kept == ("a",)
     else:
-        assert step.scores == {"e": (7.0, 7.0, 7.0), "f": (5.0, 8.0, 8.0)}
+        assert list(step.scores) == ["e", "f"]
         assert step.edge == "f" and step.kept == ("a",)
+    raw = np.concatenate(list(step.scores.values()))
+    ranks = {3: [4, 4, 4], 6: [7, 7, 7, 5, 8, 8]}[len(raw)]
+    np.testing.assert_array_equal(BOTH_PLAIN.comparable(raw), ranks)
+    assert step.scores["e"][0] == (-35.0 - 30.0, -9.0 - 6.0)

@@ -123,7 +123,7 @@ def test_an_ensemble_gives_its_members_scores():
     scores = run(VARIABLES, DATA, MASK)
     alone = [score(name) for name in ("snip", "plain", "nwot")]
     np.testing.assert_allclose(scores, alone, rtol=1e-5)
-    assert both.combine is None and both.compare(scores) is scores
+    assert both.combine is None and both.combined(scores) is scores
 
 
 def test_ranks_share_and_pass_nan_on():
@@ -139,7 +139,7 @@ def test_ranks_share_and_pass_nan_on():
     tenas = PROXIES["tenas"]
     raw = np.array([[10.0, 100.0], [20.0, 300.0], [inf, 200.0]])
     # Lower ntk_cond is better, more regions are.
-    np.testing.assert_array_equal(tenas.compare(tenas.signed(raw)), [3 + 1, 2 + 3, 3])
+    np.testing.assert_array_equal(tenas.comparable(raw), [3 + 1, 2 + 3, 3])
 
 
 def test_ensembles_that_cannot_be_are_refused():

@@ -6,14 +6,16 @@ import pytest
 
 from zcpt_jax.io.genotype_file import GenotypeFile, dump_genotype, load_genotype
 from zcpt_jax.io.run_directory import CONFIG, DECISIONS, VALIDATION, RunDirectory
-from zcpt_jax.search.proposal import Step
+from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
 
 CONF = {"space": "s", "seed": 0, "options": {"channels": 4}}
 
 
 def step(proposal=0, number=0, edge="e0", scores=(1.5, 2.0)):
-    return Step(proposal, number, "ops", edge, ("a",), ("a", "b"), {"e0": scores})
+    return DecisionRecord(
+        proposal, number, "ops", edge, ("a",), ("a", "b"), {"e0": scores}
+    )
 
 
 def filled(path):
@@ -122,7 +124,7 @@ def test_damaged_or_missing_configuration_is_refused(tmp_path):
 def test_surveys_of_two_tracks_are_both_kept(tmp_path):
     run = RunDirectory(tmp_path, CONF)
     for edge in ("n0", "r0"):
-        run.keep([Step(0, 0, "ops", None, (), (), {edge: (1.0, 2.0)})])
+        run.keep([DecisionRecord(0, 0, "ops", None, (), (), {edge: (1.0, 2.0)})])
     again = RunDirectory(tmp_path, CONF)
     assert again.recall(0, 0, "n0") == again.recall(0, 0, "r0") == [1.0, 2.0]
 

@@ -1,26 +1,27 @@
 """Whole searches in this process; ``launch_test.py`` runs them as users do."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from tests import helpers
 from tests.own_space import Chain
 from zcpt_jax import masks as m
 from zcpt_jax.data import load_dataset
 from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
-from zcpt_jax.search import NoRunMemory, zero_cost_pt
-from zcpt_jax.search.budgets import make_budgets
-from zcpt_jax.search.operation_scores import OPERATION_SCORES
+from zcpt_jax.search import NoMemory
 from zcpt_jax.spaces import get_space
-from zcpt_jax.types import Proxy
+from zcpt_jax.types import Proxy, ScoreError
 
-RANDOM = OPERATION_SCORES["random"]
+RANDOM = "random"
 DATA = load_dataset("digits", image_size=8)
 SHAPE = DATA.image_shape
 SMALL = {"num_validation_batches": 2, "batch_size": 8}
 
 
-class Memory(NoRunMemory):
+class Memory(NoMemory):
     """Keeps the steps; validation is given, unless there is none to give."""
 
     def __init__(self, validation=None):
@@ -45,7 +46,7 @@ def draw(space=DARTS_S2, **options):
     """Random proposals, with all their steps; no network is ever built."""
     memory = Memory([1.0])
     options = {"num_proposals": 4, "seed": 0, **options}
-    found = zero_cost_pt(
+    found = helpers.search(
         space, NEVER, DATA, operation_score=RANDOM, memory=memory, **options
     )
     return found, memory.steps
@@ -98,7 +99,7 @@ def test_random_proposals_are_validated_by_the_proxy():
         return apply_fn(variables, batch.images, masks).std()
 
     proxy = Proxy("spread", score, "running")
-    found = zero_cost_pt(
+    found = helpers.search(
         Chain(layers=2, channels=4),
         proxy,
         DATA,
@@ -111,7 +112,7 @@ def test_random_proposals_are_validated_by_the_proxy():
     totals = {g: scores.sum() for g, scores in found.validation.items()}
     assert found.genotype == max(totals, key=totals.get)
     seen.clear()
-    zero_cost_pt(Chain(layers=2, channels=4), proxy, DATA, num_proposals=1, **SMALL)
+    helpers.search(Chain(layers=2, channels=4), proxy, DATA, num_proposals=1, **SMALL)
     assert any("layers" in masks for masks in seen)
 
 
@@ -121,7 +122,7 @@ def test_each_minibatch_has_a_key_of_its_own():
 
     def run(seed=0, num_proposals=3):
         memory = Memory()
-        found = zero_cost_pt(
+        found = helpers.search(
             Chain(layers=3, channels=4),
             Proxy("key", score, "running"),
             DATA,
@@ -144,6 +145,37 @@ def test_each_minibatch_has_a_key_of_its_own():
     assert not set(run(seed=1)[0].values()) & set(steps.values())
 
 
+def test_a_proposal_whose_scores_decide_nothing_is_dropped():
+    """The others go on, with the scores that they would have had anyway."""
+
+    def run(bad):
+        def score(apply_fn, variables, batch, masks):
+            value = apply_fn(variables, batch.images, masks).std()
+            return jnp.where(jnp.isin(batch.labels[0], jnp.array(bad)), jnp.nan, value)
+
+        proxy = Proxy("sometimes", score, "running", needs_labels=True)
+        memory = Memory([1.0])
+        options = {"num_proposals": 6, "batch_size": 4, "memory": memory}
+        return helpers.search(Chain(layers=1), proxy, DATA, **options), memory.steps
+
+    whole, steps = run([])
+    rngs = [np.random.default_rng([0, 1, p, 0]) for p in range(6)]
+    first = [int(DATA.batch(rng, 4).labels[0]) for rng in rngs]
+    with pytest.warns(UserWarning, match="dropped proposal .: no usable score"):
+        found, fewer = run([first[2]])
+    lost = [p for p in range(6) if first[p] == first[2]]
+    assert 0 < len(lost) < 6
+    expected = [None if p in lost else g for p, g in enumerate(whole.proposals)]
+    assert list(found.proposals) == expected
+    assert [s for s in fewer if s.kept] == [s for s in steps if s.proposal not in lost]
+    assert [s.proposal for s in fewer if not s.kept] == lost
+    with (
+        pytest.warns(UserWarning, match="dropped proposal"),
+        pytest.raises(ScoreError, match="proxy sometimes: all proposals were dropped"),
+    ):
+        run(range(10))
+
+
 def test_a_search_keeps_within_its_budgets():
     space = Chain(layers=3, channels=4)
     small, large = (
@@ -153,7 +185,7 @@ def test_a_search_keeps_within_its_budgets():
     limits = [low + 0.4 * (high - low) for low, high in zip(small, large, strict=True)]
 
     def sizes(count, **options):
-        found = zero_cost_pt(
+        found = helpers.search(
             space, PROXIES["nwot"], DATA, num_proposals=3, **SMALL, **options
         )
         assert found.genotype in found.proposals
@@ -164,15 +196,14 @@ def test_a_search_keeps_within_its_budgets():
         (count_flops, limits[1], "max_flops"),
     ):
         assert max(sizes(count)) > limit  # without a budget
-        one = make_budgets(space, 10, SHAPE, **{name: limit})
-        assert max(sizes(count, budgets=one)) <= limit
-        both = make_budgets(space, 10, SHAPE, max_params=limits[0], max_flops=limits[1])
-        assert max(sizes(count, budgets=both, operation_score=RANDOM)) <= limit
+        assert max(sizes(count, **{name: limit})) <= limit
+        both = {"max_params": limits[0], "max_flops": limits[1]}
+        assert max(sizes(count, operation_score=RANDOM, **both)) <= limit
 
 
 def test_progress_counts_the_rounds_of_candidates_that_go_one_by_one():
     told = []
-    zero_cost_pt(
+    helpers.search(
         DARTS_S2,
         NEVER,
         DATA,
@@ -214,7 +245,7 @@ def test_each_step_and_minibatch_can_have_initial_weights_of_its_own():
 
     size = {"num_proposals": 2, "num_validation_batches": 3, "batch_size": 8}
     found = {
-        way: zero_cost_pt(
+        way: helpers.search(
             Watched(layers=2, channels=4),
             PROXIES["nwot"],
             DATA,
@@ -237,7 +268,7 @@ def test_a_mask_can_be_scored_on_several_minibatches():
         memory = Memory([1.0])
         proxy = Proxy("sum", score, "running")
         options = {"num_proposals": 2, "score_batches": score_batches, "batch_size": 4}
-        zero_cost_pt(Chain(layers=2), proxy, DATA, memory=memory, **options)
+        helpers.search(Chain(layers=2), proxy, DATA, memory=memory, **options)
         return {(s.proposal, s.step): s.scores[s.edge][0] for s in memory.steps}
 
     one, three = run(1), run(3)
@@ -254,14 +285,15 @@ def test_an_ensemble_searches_by_ranks_and_keeps_its_members_scores():
     memory = Memory()
     space = Chain(layers=2, channels=4)
     proxy = get_proxy("nwot+synflow")
-    found = zero_cost_pt(space, proxy, DATA, num_proposals=3, memory=memory, **SMALL)
+    found = helpers.search(space, proxy, DATA, num_proposals=3, memory=memory, **SMALL)
     for step in memory.steps:
-        scores = step.scores[step.edge]
-        assert sum(scores) == 2 * (1 + 2 + 3)  # two proxies rank three candidates
-        assert step.kept == (step.candidates[int(np.argmin(scores))],)
+        scores = np.array(step.scores[step.edge])
+        ranks = proxy.comparable(scores)
+        assert ranks.sum() == 2 * (1 + 2 + 3)  # two proxies rank three candidates
+        assert step.kept == (step.candidates[int(np.argmin(ranks))],)
     assert all(scores.shape == (2, 2) for scores in found.validation.values())
-    assert found.worth[found.genotype] == max(found.worth.values())
-    alone = zero_cost_pt(space, PROXIES["nwot"], DATA, num_proposals=3, **SMALL)
+    assert found.totals[found.genotype] == max(found.totals.values())
+    alone = helpers.search(space, PROXIES["nwot"], DATA, num_proposals=3, **SMALL)
     for genotype in set(found.validation) & set(alone.validation):
         np.testing.assert_allclose(
             found.validation[genotype][:, 0], alone.validation[genotype], rtol=1e-6

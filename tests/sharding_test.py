@@ -12,10 +12,8 @@ from zcpt_jax import sharding
 from zcpt_jax.data import load_dataset
 from zcpt_jax.lowering import CPU, GPU
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import scorer
-from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig, scorer
 from zcpt_jax.scoring.scorer import Scorer
-from zcpt_jax.search import zero_cost_pt
 from zcpt_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,12 +98,12 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
 @pytest.mark.parametrize("initialisations", ["one", "each"])
 def test_validation_is_shared_out_too(form, initialisations):
     space, data = helpers.tiny_space(), load_dataset("digits")
-    settings = {"batch_size": 8, "seed": 3, "initialisations": initialisations}
+    config = ScoringConfig(batch_size=8, seed=3, initialisations=initialisations)
     genotype = "|skip_connect~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_1x1~1|none~2|"
     masks = [space.masks_of(genotype)]
     found = [
         Evaluator(
-            space, PROXIES["nwot"], data, mesh=mesh, form=form, **settings
+            space, PROXIES["nwot"], data, config, execution=Execution(form, mesh)
         ).score_networks([genotype], masks, 0, 5)
         for mesh in (None, sharding.make_mesh())
     ]
@@ -116,7 +114,7 @@ def test_validation_is_shared_out_too(form, initialisations):
 @pytest.mark.cpu_only
 def test_a_search_finds_the_same_on_one_device_and_on_eight():
     found = [
-        zero_cost_pt(
+        helpers.search(
             helpers.tiny_space(),
             PROXIES["snip"],
             load_dataset("digits"),

@@ -6,28 +6,29 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.operations_test import ACCURACIES, DATA, NAMES, PERCENT, SPACE
+from tests.operation_scores_test import ACCURACIES, DATA, NAMES, PERCENT, SPACE
 from zcpt_jax.analysis import correlation, figures, study_files
 from zcpt_jax.analysis.study import (
     Line,
     Trial,
     agreements,
     between,
-    get_scorer,
+    get_method,
     run_trial,
 )
-from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.scoring import Evaluator, ScoringConfig
 from zcpt_jax.search.edge_orders import get_order
 from zcpt_jax.types import InputError
 
 
 def evaluator(seed, proxy, variables):
-    return Evaluator(SPACE, proxy, DATA, batch_size=8, seed=seed, variables=variables)
+    config = ScoringConfig(batch_size=8, seed=seed)
+    return Evaluator(SPACE, proxy, DATA, config, variables=variables)
 
 
 def trial(name, seed=0):
     order = get_order("random")
-    return run_trial(SPACE, get_scorer(name), seed, evaluator, ACCURACIES, order)
+    return run_trial(SPACE, get_method(name), seed, evaluator, ACCURACIES, order)
 
 
 def test_the_truth_agrees_with_itself():
@@ -120,7 +121,7 @@ def test_rank_correlations_take_what_numbers_there_are():
 )
 def test_scorers_that_are_none(name, message):
     with pytest.raises(InputError, match=message):
-        get_scorer(name)
+        get_method(name)
 
 
 def test_trials_survive_on_disk_and_a_cut_line_is_dropped(tmp_path):

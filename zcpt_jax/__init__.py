@@ -8,8 +8,8 @@ What most research code needs is here. :mod:`~zcpt_jax.spaces` and
 from zcpt_jax.data import load_dataset
 from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
-from zcpt_jax.scoring.scorer import Scorer, score_masks
-from zcpt_jax.search import SearchResult, zero_cost_pt
+from zcpt_jax.scoring import Execution, Scorer, ScoringConfig, score_masks
+from zcpt_jax.search import SearchConfig, SearchResult, zero_cost_pt
 from zcpt_jax.search.budgets import make_budgets
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Batch, Proxy
@@ -20,8 +20,11 @@ __all__ = [
     "PROXIES",
     "SPACES",
     "Batch",
+    "Execution",
     "Proxy",
     "Scorer",
+    "ScoringConfig",
+    "SearchConfig",
     "SearchResult",
     "count_flops",
     "count_params",

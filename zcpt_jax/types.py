@@ -5,6 +5,7 @@ channels, ``E`` edges of a mask group, ``O`` candidate operations of an edge, ``
 masks that are scored together.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -49,6 +50,10 @@ head: ``logits, out = apply(variables, images, mutable=[AUXILIARY])``, then
 ``out[AUXILIARY]["logits"]``."""
 
 
+Progress = Callable[[str, float, int, str], None]
+"""``(stage, done, total, note)``, called after every step of a long computation."""
+
+
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what to do instead."""
 
@@ -70,6 +75,20 @@ class Batch(NamedTuple):
     images: Array
     labels: Array
     key: jax.Array | None = None
+
+
+def digest(*parts: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal: tells contents apart in settings."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError unless a seed is one: JAX keys drop higher bits."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
 
 
 class ApplyFn(Protocol):
@@ -130,10 +149,10 @@ class Proxy:
     combine: Combine | None = None
 
     def signed(self, scores: Array) -> np.ndarray:
-        """Scores turned so that higher is better.
+        """Turn scores so that higher is better, those of each member of an ensemble.
 
         Args:
-          scores: of n networks, ``[n]``, or ``[n, M]`` of an ensemble of M.
+          scores: scores of n networks, ``[n]``, or ``[n, M]`` of an ensemble of M.
 
         Returns:
           float64 of the same shape.
@@ -142,16 +161,27 @@ class Proxy:
         signs = np.array([1.0 if one.higher_is_better else -1.0 for one in members])
         return np.asarray(scores, np.float64) * signs
 
-    def compare(self, signed: np.ndarray) -> np.ndarray:
-        """One number a network: ``signed`` as it is, or an ensemble's combination.
+    def combined(self, signed: np.ndarray) -> np.ndarray:
+        """Combine the signed scores of an ensemble; those of one proxy stay.
 
         Args:
-          signed: what :meth:`signed` gives, of the n networks that are compared.
+          signed: what :meth:`signed` gives for the n networks that are compared.
 
         Returns:
           float64 ``[n]``; of an ensemble it says how networks stand among these n.
         """
         return signed if self.combine is None else self.combine(signed)
+
+    def comparable(self, scores: Array) -> np.ndarray:
+        """Turn the scores of networks that are compared into numbers to compare.
+
+        Args:
+          scores: scores as the proxy gives them, ``[n]``, or ``[n, M]`` of an ensemble.
+
+        Returns:
+          float64 ``[n]``, higher is better.
+        """
+        return self.combined(self.signed(scores))
 
 
 @dataclass(frozen=True)

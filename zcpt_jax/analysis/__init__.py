@@ -5,11 +5,11 @@
 
 from zcpt_jax.analysis.correlation import kendall, spearman
 from zcpt_jax.analysis.score_networks import score_networks
-from zcpt_jax.analysis.study import agreements, get_scorer, run_trial
+from zcpt_jax.analysis.study import agreements, get_method, run_trial
 
 __all__ = [
     "agreements",
-    "get_scorer",
+    "get_method",
     "kendall",
     "run_trial",
     "score_networks",

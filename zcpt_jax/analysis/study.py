@@ -18,6 +18,7 @@ from zcpt_jax.masks import DISCRETISE
 from zcpt_jax.proxies import get_proxy
 from zcpt_jax.scoring.evaluator import Evaluator
 from zcpt_jax.search.edge_orders import EdgeOrder
+from zcpt_jax.search.memory import DecisionRecord, NoMemory
 from zcpt_jax.search.operation_scores import (
     ACCURACY,
     Accuracies,
@@ -26,8 +27,16 @@ from zcpt_jax.search.operation_scores import (
     Trained,
     get_operation_score,
 )
-from zcpt_jax.search.proposal import NoMemory, ScoreStep, Step, propose
-from zcpt_jax.types import Decision, InputError, Masks, Proxy, Space, Variables
+from zcpt_jax.search.proposal import DecisionRule, ScoreStep, propose
+from zcpt_jax.types import (
+    Decision,
+    InputError,
+    Masks,
+    Proxy,
+    ScoreError,
+    Space,
+    Variables,
+)
 
 REFERENCES: dict[str, Callable[[np.ndarray], Any]] = {
     "best-acc": np.max,
@@ -39,7 +48,7 @@ MODES = ("initial", "progressive")
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Method:
     """What the study compares: an operation score and, where it uses one, a proxy.
 
     Attributes:
@@ -53,17 +62,13 @@ class Scorer:
     proxy: Proxy | None
 
     @property
-    def combine(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """How an ensemble makes one score of several."""
-        return self.proxy.combine if self.proxy else None
-
-    def strengths(self, scores: np.ndarray) -> np.ndarray:
-        """Scores of masks, turned so that the candidate that stays is highest."""
-        lowest = self.operation.perturbation.lowest_stays
-        return -scores if lowest else scores
+    def rule(self) -> DecisionRule:
+        """How its scores decide."""
+        comparable = self.proxy.comparable if self.proxy else np.asarray
+        return DecisionRule(self.operation.perturbation, comparable)
 
 
-def get_scorer(name: str) -> Scorer:
+def get_method(name: str) -> Method:
     """The scorer of a name such as ``zc-pt(nwot)``, ``disc-zc(synflow)`` or ``darts``.
 
     Raises:
@@ -84,7 +89,7 @@ def get_scorer(name: str) -> Scorer:
                 else "uses no proxy"
             )
         )
-    return Scorer(name, operation, get_proxy(found[2]) if found[2] else None)
+    return Method(name, operation, get_proxy(found[2]) if found[2] else None)
 
 
 class Line(NamedTuple):
@@ -137,7 +142,7 @@ class MakeEvaluator(Protocol):
 
 def run_trial(
     space: Space,
-    scorer: Scorer,
+    scorer: Method,
     seed: int,
     evaluator: MakeEvaluator,
     accuracies: Accuracies,
@@ -177,11 +182,12 @@ def run_trial(
         order,
         num_proposals=1,
         seed=seed,
-        perturbation=scorer.operation.perturbation,
-        combine=scorer.combine,
+        rule=scorer.rule,
         memory=steps,
     )
     lines += _progressive(setting, scorer, steps.steps, accuracies)
+    if decided is None:
+        raise ScoreError(f"{scorer.name}, seed {seed}: no usable score")
     genotype = space.genotype(decided)
     accuracy = float(accuracies.under({g: m[None] for g, m in decided.items()}, max)[0])
     rank = 1 + int((accuracies.values > accuracy).sum())
@@ -190,14 +196,14 @@ def run_trial(
 
 class _Steps(NoMemory):
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[DecisionRecord] = []
 
-    def keep(self, steps: Sequence[Step]) -> None:
-        self.steps += steps
+    def keep(self, records: Sequence[DecisionRecord]) -> None:
+        self.steps += records
 
 
 def _initial(
-    setting: Setting, scorer: Scorer, score: ScoreStep, accuracies: Accuracies
+    setting: Setting, scorer: Method, score: ScoreStep, accuracies: Accuracies
 ) -> list[Line]:
     """Every decision of the first phase, each on a minibatch of its own."""
     masks, lines = setting.start(), []
@@ -205,14 +211,15 @@ def _initial(
         stack = scorer.operation.perturbation.apply(masks, decision)
         owners = np.zeros(len(decision.candidates), int)
         scores = np.asarray(score(step, stack, owners), np.float64)
-        if scorer.combine is not None:
-            scores = scorer.combine(scores)
         lines.append(_line("initial", decision, scorer, scores, masks, accuracies))
     return lines
 
 
 def _progressive(
-    setting: Setting, scorer: Scorer, steps: Sequence[Step], accuracies: Accuracies
+    setting: Setting,
+    scorer: Method,
+    steps: Sequence[DecisionRecord],
+    accuracies: Accuracies,
 ) -> list[Line]:
     """The decisions of the first phase as they were taken, each given those before."""
     decisions = {decision.name: decision for decision in _operations(setting.space)}
@@ -235,7 +242,7 @@ def _operations(space: Space) -> list[Decision]:
 def _line(
     mode: str,
     decision: Decision,
-    scorer: Scorer,
+    scorer: Method,
     scores: np.ndarray,
     masks: Masks,
     accuracies: Accuracies,
@@ -245,7 +252,7 @@ def _line(
         name: tuple(float(v) for v in accuracies.under(alone, how))
         for name, how in REFERENCES.items()
     }
-    strengths = tuple(float(value) for value in scorer.strengths(scores))
+    strengths = tuple(float(value) for value in scorer.rule.strengths(scores))
     return Line(mode, decision.name, decision.candidates, strengths, truth)
 
 

@@ -47,12 +47,12 @@ class ProposalRow:
     """A proposal in the table of proposals.
 
     Attributes:
-      genotype: its genotype.
+      genotype: its genotype, None if it was dropped.
       score: mean validation score, higher is better; of an ensemble, its standing.
       accuracy: percent by the table's first column, None without a table.
     """
 
-    genotype: str
+    genotype: str | None
     score: float
     accuracy: float | None
 
@@ -159,8 +159,11 @@ def _proposals(report: Report) -> str:
         width = 6 + 94 * share if math.isfinite(share) else 0
         accuracy = "" if row.accuracy is None else f"{row.accuracy:.2f} %"
         best = ' class="best"' if row.genotype == report.genotype else ""
+        shown = f"<code>{text(row.genotype)}</code>"
+        if row.genotype is None:
+            shown = "dropped: its scores decided nothing"
         rows.append(
-            f"<tr{best}><td>{number}</td><td><code>{text(row.genotype)}</code></td>"
+            f"<tr{best}><td>{number}</td><td>{shown}</td>"
             f"<td>{_number(row.score)}</td><td style='min-width:9rem'>"
             f"<div class=bar style='width:{width:.0f}%'></div></td>"
             f"<td>{accuracy}</td></tr>"

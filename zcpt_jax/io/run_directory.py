@@ -21,7 +21,7 @@ from zcpt_jax.io.files import (
     write_atomically,
 )
 from zcpt_jax.io.genotype_file import GENOTYPE
-from zcpt_jax.search.proposal import Step
+from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
 
 DECISIONS, VALIDATION = "decisions.jsonl", "validation.jsonl"
@@ -69,7 +69,7 @@ class RunDirectory:
         self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
         self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
         self._scores = {
-            (line["proposal"], line["step"], edge): [float(v) for v in scores]
+            (line["proposal"], line["step"], edge): _floats(scores)
             for line in self._decisions
             for edge, scores in line["scores"].items()
         }
@@ -78,13 +78,13 @@ class RunDirectory:
             for line in self._validation
         }
 
-    def recall(self, proposal: int, step: int, edge: str) -> list[float] | None:
-        """Scores of a decision of an earlier run, or None."""
+    def recall(self, proposal: int, step: int, edge: str) -> list[Any] | None:
+        """Return the scores of a decision of an earlier run, or None."""
         return self._scores.get((proposal, step, edge))
 
-    def keep(self, steps: Sequence[Step]) -> None:
-        """Writes the steps that are not there yet."""
-        new = [s for s in steps if not self._has(s)]
+    def keep(self, records: Sequence[DecisionRecord]) -> None:
+        """Write the decisions that are not there yet."""
+        new = [s for s in records if not self._has(s)]
         if new:
             self._scores.update(
                 ((s.proposal, s.step, edge), list(scores))
@@ -97,7 +97,7 @@ class RunDirectory:
             self._decisions += lines
             self._write_lines(DECISIONS, self._decisions)
 
-    def _has(self, step: Step) -> bool:
+    def _has(self, step: DecisionRecord) -> bool:
         keys = ((step.proposal, step.step, edge) for edge in step.scores)
         return all(key in self._scores for key in keys)
 
@@ -115,7 +115,7 @@ class RunDirectory:
         """All lines of the decisions file, scores as numbers."""
         result = []
         for line in self._decisions:
-            scores = {e: [float(v) for v in s] for e, s in line["scores"].items()}
+            scores = {e: _floats(s) for e, s in line["scores"].items()}
             result.append({**line, "scores": scores})
         return result
 

@@ -1,7 +1,10 @@
 """What a finished search leaves: genotype file, report, summary."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from zcpt_jax.data import Dataset
 from zcpt_jax.io.genotype_file import GENOTYPE, GenotypeFile, dump_genotype
@@ -61,9 +64,12 @@ def write_outcome(
     record = run.read_json(CONFIG)
     rows = []
     for genotype in result.proposals:
+        if genotype is None:
+            rows.append(ProposalRow(None, math.nan, None))
+            continue
         key = space.table_key(genotype)
         accuracy = table.standing(key)[0].accuracy if table else None
-        score = result.worth[genotype]
+        score = result.totals[genotype]
         if proxy.combine is None:  # the mean says more than the sum
             score /= len(result.validation[genotype])
         rows.append(ProposalRow(genotype, score, accuracy))
@@ -80,12 +86,12 @@ def write_outcome(
         facts=(
             ("parameters", f"{params:,}"),
             ("multiply-adds", f"{flops / 1e6:,.1f} M"),
-            ("distinct proposals", f"{len(set(result.proposals))} of {len(rows)}"),
+            ("distinct proposals", f"{len(result.validation)} of {len(rows)}"),
         ),
         standings=standings,
         training=training,
         proposals=rows,
-        decisions=run.decisions(),
+        decisions=[_comparable(line, proxy) for line in run.decisions()],
         explanation=_explanation(operation_score),
         dark_is_low=_dark_is_low(operation_score, proxy),
         timings=timings,
@@ -110,6 +116,18 @@ def write_outcome(
         f"report      {run.path / REPORT}",
     ]
     return "\n".join(lines)
+
+
+def _comparable(line: dict[str, Any], proxy: Proxy) -> dict[str, Any]:
+    """A decision with one number a candidate: an ensemble's scores, combined."""
+    if proxy.combine is None or not line["scores"]:
+        return line
+    parts = [np.asarray(scores) for scores in line["scores"].values()]
+    if parts[0].ndim == 1:  # random search scores by no proxy
+        return line
+    together = proxy.comparable(np.concatenate(parts))
+    split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])
+    return {**line, "scores": dict(zip(line["scores"], split, strict=True))}
 
 
 def _method(config: Mapping[str, Any]) -> str:

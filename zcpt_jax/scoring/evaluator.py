@@ -6,22 +6,20 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from zcpt_jax import lowering, sharding
 from zcpt_jax.data import Dataset
-from zcpt_jax.lowering import Lowering
 from zcpt_jax.scoring import initial_weights as weights_of
 from zcpt_jax.scoring._calls import Inputs, Rows
+from zcpt_jax.scoring.config import Execution, ScoringConfig
 from zcpt_jax.scoring.initial_weights import NETWORK, SUPERNET
 from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK, Feed, Minibatches
 from zcpt_jax.scoring.scorer import Pending, Scorer
-from zcpt_jax.stopwatch import Stopwatch
 from zcpt_jax.types import AS_NETWORK, Batch, Masks, Proxy, Space, Variables
 
 # Streams of minibatches; the order of edges draws from stream 0.
@@ -30,8 +28,6 @@ _VALIDATION_STREAM = 2
 
 _WEIGHTS = 128
 """Draws of initial weights that a call can name."""
-
-Initialisations = Literal["one", "each"]
 
 
 @dataclass(frozen=True)
@@ -63,51 +59,46 @@ class Evaluator:
         space: Space,
         proxy: Proxy,
         dataset: Dataset,
+        config: ScoringConfig | None = None,
         *,
-        batch_size: int,
-        seed: int,
         together: int = 1,
-        initialisations: Initialisations = "one",
-        score_batches: int = 1,
         variables: Variables | None = None,
-        form: Lowering | None = None,
-        mesh: Mesh | None = None,
-        stopwatch: Stopwatch | None = None,
+        execution: Execution | None = None,
         on_chunk: Callable[[float], None] | None = None,
     ) -> None:
-        """Prepares scoring; nothing is computed yet.
+        """Prepare scoring; nothing is computed yet.
 
         Args:
           space: the space.
           proxy: what scores.
           dataset: where minibatches come from.
-          batch_size: images of a minibatch.
-          seed: of weights and minibatches.
+          config: settings that decide the scores.
           together: proposals that are scored in one call.
-          initialisations: whether all steps and validation minibatches share ``one``
-            draw of initial weights, or ``each`` has its own.
-          score_batches: minibatches over which a mask's scores are summed.
-          variables: of the supernet, where it is trained already.
-          form: how operations are written; by default as suits the devices.
-          mesh: devices that share the masks; one by default.
-          stopwatch: takes the wall time by phase.
-          on_chunk: called with the share of a call's masks that are scored.
+          variables: variables of the supernet, where it is trained already.
+          execution: devices, and how they compute.
+          on_chunk: called with the fraction of a call's masks that are scored.
+
+        Raises:
+          InputError: if a setting is out of range.
         """
+        config = config or ScoringConfig()
+        config.check()
+        execution = execution or Execution()
         self.space, self.proxy, self.dataset = space, proxy, dataset
-        self.seed, self.score_batches, self._mesh = seed, score_batches, mesh
-        self.form = lowering.of_mesh(mesh) if form is None else form
-        self.each = initialisations == "each" and variables is None
-        self.stopwatch = stopwatch or Stopwatch()
+        self.config, self._mesh = config, execution.mesh
+        self.form = execution.form or lowering.of_mesh(execution.mesh)
+        self.each = config.initialisations == "each" and variables is None
+        self.stopwatch = execution.stopwatch
         self._on_chunk = on_chunk
         self.ahead = False
         self._minibatches = Minibatches(
             dataset,
-            seed,
-            batch_size,
+            config.seed,
+            config.batch_size,
             data_free=proxy.data_free,
             inside=self.form.inside,
         )
-        self._feed_size = max(together * score_batches, VALIDATION_BLOCK)
+        self._feed_size = max(together * config.score_batches, VALIDATION_BLOCK)
         self._together = together
         self._given = variables
         self._networks: dict[Any, _Network] = {}
@@ -164,13 +155,13 @@ class Evaluator:
           owners: int ``[K]``, the proposal of each.
 
         Returns:
-          ``[K]``, higher is better; ``[K, M]`` of an ensemble of M proxies.
+          ``[K]`` as the proxy gives them; ``[K, M]`` of an ensemble of M proxies.
         """
         if self.ahead:  # not earlier: a search that is resumed may recall all scores
             self.ahead = False
             self.prepare()
         distinct, which = np.unique(owners, return_inverse=True)
-        repeats, count = self.score_batches, len(owners)
+        repeats, count = self.config.score_batches, len(owners)
         lasts = [(number,) if number else () for number in range(repeats)]
 
         def names_at(step: int) -> list[tuple[int, ...]]:
@@ -199,8 +190,7 @@ class Evaluator:
         if self.form.inside:  # while the devices work
             self._feed(names_at(step + 1))
         found = self._read(network, pending, rows)
-        total = found.reshape(repeats, count, *found.shape[1:]).sum(axis=0)
-        return self.proxy.signed(total)
+        return found.reshape(repeats, count, *found.shape[1:]).sum(axis=0)
 
     def score_networks(
         self,
@@ -356,7 +346,7 @@ class Evaluator:
 
     def _named(self, names: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         found = weights_of.as_arrays(names, _WEIGHTS)
-        return {"seed": np.uint32(self.seed), "names": found}
+        return {"seed": np.uint32(self.config.seed), "names": found}
 
     def _start(
         self,
@@ -428,6 +418,6 @@ class Evaluator:
 
     def _draw_on_host(self, module: nn.Module, name: tuple[int, ...]) -> Variables:
         row = jax.tree.map(lambda leaf: leaf[0], weights_of.as_arrays([name], 1))
-        key, space = weights_of.key_of(np.uint32(self.seed), row), self.space
+        key, space = weights_of.key_of(np.uint32(self.config.seed), row), self.space
         init = space.init_networks if name[0] == NETWORK else space.init_variables
         return init(module, key, self.dataset.image_shape)

@@ -4,24 +4,24 @@
 two stages, for masks and scores of any origin.
 """
 
-from zcpt_jax.search._zero_cost_pt import (
-    NoRunMemory,
-    RunMemory,
-    SearchResult,
-    zero_cost_pt,
-)
+from zcpt_jax.search._zero_cost_pt import SearchResult, zero_cost_pt
 from zcpt_jax.search.budgets import Budget, make_budgets
+from zcpt_jax.search.config import SearchConfig
 from zcpt_jax.search.edge_orders import ORDERS, get_order
+from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.search.operation_scores import OPERATION_SCORES, get_operation_score
-from zcpt_jax.search.proposal import propose
+from zcpt_jax.search.proposal import DecisionRule, propose
 from zcpt_jax.search.validation import validate
 
 __all__ = [
     "OPERATION_SCORES",
     "ORDERS",
     "Budget",
-    "NoRunMemory",
-    "RunMemory",
+    "DecisionRecord",
+    "DecisionRule",
+    "Memory",
+    "NoMemory",
+    "SearchConfig",
     "SearchResult",
     "get_operation_score",
     "get_order",

@@ -5,47 +5,28 @@ Xiang et al., Zero-Cost Operation Scoring in Differentiable Architecture Search,
 :mod:`zcpt_jax.search.validation` together with a space, a proxy and a dataset.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zcpt_jax.data import Dataset
-from zcpt_jax.lowering import Lowering
-from zcpt_jax.scoring.evaluator import Evaluator, Initialisations
-from zcpt_jax.search.budgets import Budget
+from zcpt_jax.scoring.config import Execution
+from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.search.budgets import make_budgets
+from zcpt_jax.search.config import SearchConfig
 from zcpt_jax.search.edge_orders import get_order
+from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.search.operation_scores import (
-    OPERATION_SCORES,
     Accuracies,
-    OperationScore,
     Setting,
     Trained,
+    get_operation_score,
 )
-from zcpt_jax.search.proposal import Memory, NoMemory, Step, propose
-from zcpt_jax.search.validation import (
-    NoValidationMemory,
-    ValidationMemory,
-    best_genotype,
-    total_scores,
-    validate,
-)
-from zcpt_jax.stopwatch import Stopwatch
-from zcpt_jax.types import InputError, Masks, Proxy, ScoreError, Space, Variables
-
-Progress = Callable[[str, float, int, str], None]
-"""``(stage, done, total, note)``, called after every chunk of masks and every step."""
-
-
-class RunMemory(Memory, ValidationMemory, Protocol):
-    """Both memories in one."""
-
-
-class NoRunMemory(NoMemory, NoValidationMemory):
-    """Forgets everything."""
+from zcpt_jax.search.proposal import DecisionRule, propose
+from zcpt_jax.search.validation import best_genotype, total_scores, validate
+from zcpt_jax.types import Masks, Progress, Proxy, ScoreError, Space, Variables
 
 
 @dataclass(frozen=True)
@@ -54,18 +35,19 @@ class SearchResult:
 
     Attributes:
       genotype: the best proposal.
-      proposals: genotypes of all N proposals.
+      proposals: genotypes of all N proposals, None for one that was dropped because
+        its scores decided nothing.
       validation: distinct genotype to its V scores ``[V]``, as the proxy gives them;
         an ensemble of M gives ``[V, M]``.
-      worth: distinct genotype to what decided: the sum of its validation scores, higher
-        being better; of an ensemble, how it stands among them.
+      totals: distinct genotype to what decided: the sum of its validation scores,
+        higher is better; of an ensemble, how it stands among them.
       seconds: wall time by phase: data, initialisation, compile, proposal, validation.
     """
 
     genotype: str
-    proposals: tuple[str, ...]
+    proposals: tuple[str | None, ...]
     validation: dict[str, np.ndarray]
-    worth: dict[str, float]
+    totals: dict[str, float]
     seconds: dict[str, float]
 
 
@@ -73,144 +55,158 @@ def zero_cost_pt(
     space: Space,
     proxy: Proxy,
     dataset: Dataset,
+    config: SearchConfig | None = None,
     *,
-    edge_order: str = "random",
-    num_proposals: int = 10,
-    num_validation_batches: int = 100,
-    batch_size: int = 64,
-    seed: int = 0,
-    operation_score: OperationScore = OPERATION_SCORES["zc-pt"],
-    initialisations: Initialisations = "one",
-    score_batches: int = 1,
-    trained: Trained | None = None,
-    accuracies: Accuracies | None = None,
-    budgets: Sequence[Budget] = (),
-    form: Lowering | None = None,
-    mesh: Mesh | None = None,
-    memory: RunMemory | None = None,
+    evidence: Trained | Accuracies | None = None,
+    execution: Execution | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
-    stopwatch: Stopwatch | None = None,
 ) -> SearchResult:
     """Searches a space without training.
 
-    Weights, edge orders and minibatches all derive from ``seed``. A proposal depends on
+    Weights, edge orders and minibatches all derive from the seed. A proposal depends on
     the seed and its index, a validation score on the seed and the genotype, neither on
-    N, V or the chunk size.
+    N, V or how many masks are scored together.
 
     Args:
       space: the search space.
       proxy: what scores networks.
       dataset: where minibatches come from.
-      edge_order: a name in :data:`zcpt_jax.search.edge_orders.ORDERS`.
-      num_proposals: N of the paper.
-      num_validation_batches: V of the paper.
-      batch_size: images of a minibatch.
-      seed: from 0 to 2**32 - 1.
-      operation_score: what decides between candidates: ``zc-pt`` is the paper's,
-        ``random`` the random search it is compared with, validation included.
-      initialisations: ``one`` as published: a supernet, and each proposal's network,
-        have the same initial weights throughout. ``each`` draws new ones at each step
-        and for each validation minibatch, so that one draw does not decide for all.
-      score_batches: minibatches over which the score of a mask is summed; one as
-        published.
-      trained: a trained supernet, for the operation scores that need one.
-      accuracies: of the space's networks, for those that need them.
-      budgets: what the network found must keep (:func:`zcpt_jax.make_budgets`).
-      form: how operations are written (:mod:`zcpt_jax.lowering`), how many masks are
-        put together and with which precision; by default as suits the devices.
-      mesh: devices that share the masks (:func:`zcpt_jax.sharding.make_mesh`); one by
-        default. With several processes each makes the same call.
+      config: settings that decide the result.
+      evidence: what operation scores other than proxies are computed from: a trained
+        supernet, or the accuracies of the space's networks.
+      execution: devices, and how they compute; by default JAX's default device.
       memory: where scores are kept and recalled from, to resume.
       progress: called after every step.
-      stopwatch: takes the wall time by phase; a new one by default.
 
     Returns:
       The genotype found and how it came about.
 
     Raises:
-      InputError: if an argument is out of range.
-      ScoreError: if scores decide nothing; it names the proxy, edge and minibatch.
+      InputError: if a setting is out of range, or no network keeps within the budgets.
+      ScoreError: if scores decide nothing; it names the proxy.
     """
-    _check(
-        seed,
-        num_proposals=num_proposals,
-        num_validation_batches=num_validation_batches,
-        batch_size=batch_size,
-        score_batches=score_batches,
+    config = config or SearchConfig()
+    config.check()
+    dataset.check_batch_size(config.batch_size)
+    search = _Search(space, proxy, dataset, config, execution or Execution())
+    search.telling = _Telling(
+        memory or NoMemory(),
+        progress or (lambda stage, done, total, note: None),
+        config.num_proposals * _decisions_of(space),
     )
-    dataset.check_batch_size(batch_size)
-    order = get_order(edge_order)
-    watch = stopwatch or Stopwatch()
-    memory = memory or NoRunMemory()
-    report = progress or (lambda stage, done, total, note: None)
-    rates = operation_score.needs == "proxy"
-    telling = _Telling(
-        memory,
-        report,
-        num_proposals * _decisions_of(space),
-        proxy if rates and proxy.combine is None else None,
-    )
-
-    made: dict[tuple[str, bool], Evaluator] = {}
-
-    def evaluate(which: Proxy, variables: Variables | None) -> Evaluator:
-        key = (which.name, variables is None)
-        if key not in made:  # proposals and networks are scored by the same program
-            made[key] = Evaluator(
-                space,
-                which,
-                dataset,
-                batch_size=batch_size,
-                seed=seed,
-                together=num_proposals,
-                initialisations=initialisations,
-                score_batches=score_batches,
-                variables=variables,
-                form=form,
-                mesh=mesh,
-                stopwatch=watch,
-                on_chunk=telling.tell_share,
-            )
-        return made[key]
-
-    networks = evaluate(proxy, None)
-    setting = Setting(space, seed, evaluate, proxy, trained, accuracies)
-    scores = operation_score.scores(setting)
-    report("proposal", 0, telling.total, telling.note)
-    networks.ahead = rates
+    watch = search.execution.stopwatch
     try:
         with watch.measure("proposal"):
-            masks = propose(
-                setting.start(),
-                space.phases(),
-                scores,
-                order,
-                num_proposals=num_proposals,
-                seed=seed,
-                perturbation=operation_score.perturbation,
-                combine=proxy.combine if rates else None,
-                memory=telling,
-                permits=lambda masks: all(b.permits(masks) for b in budgets),
-            )
-        proposals = tuple(space.genotype(mask) for mask in masks)
-        decided = dict(zip(proposals, masks, strict=True))
+            masks = search.propose(evidence)
+        proposals = tuple(None if one is None else space.genotype(one) for one in masks)
+        decided = {
+            genotype: one
+            for genotype, one in zip(proposals, masks, strict=True)
+            if genotype is not None and one is not None
+        }
         with watch.measure("validation"):
-            validation = _validate(
-                networks, decided, num_validation_batches, memory, report
-            )
-        worth = total_scores(validation, proxy)
-        best = best_genotype(worth)
+            validation = search.validate(decided)
+        totals = total_scores(validation, proxy)
+        best = best_genotype(totals)
     except ScoreError as error:
         raise ScoreError(f"proxy {proxy.name}: {error}") from error
-    return SearchResult(best, proposals, validation, worth, watch.seconds())
+    return SearchResult(best, proposals, validation, totals, watch.seconds())
 
 
-def _check(seed: int, **counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if not 0 <= seed < 2**32:  # JAX keys drop higher bits
-        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+class _Search:
+    """Both stages of one search, which share evaluators."""
+
+    telling: "_Telling"
+
+    def __init__(
+        self,
+        space: Space,
+        proxy: Proxy,
+        dataset: Dataset,
+        config: SearchConfig,
+        execution: Execution,
+    ) -> None:
+        self.space, self.proxy, self.dataset = space, proxy, dataset
+        self.config, self.execution = config, execution
+        self.operation_score = get_operation_score(config.operation_score)
+        self.budgets = make_budgets(
+            space,
+            dataset.num_classes,
+            dataset.image_shape,
+            max_params=config.max_params,
+            max_flops=config.max_flops,
+        )
+        self.made: dict[tuple[str, bool], Evaluator] = {}
+
+    def evaluator(self, proxy: Proxy, variables: Variables | None) -> Evaluator:
+        """Proposals and networks are scored by the same program."""
+        key = (proxy.name, variables is None)
+        if key not in self.made:
+            self.made[key] = Evaluator(
+                self.space,
+                proxy,
+                self.dataset,
+                self.config,
+                together=self.config.num_proposals,
+                variables=variables,
+                execution=self.execution,
+                on_chunk=self.telling.tell_fraction,
+            )
+        return self.made[key]
+
+    def propose(self, evidence: Trained | Accuracies | None) -> list[Masks | None]:
+        config, proxy = self.config, self.proxy
+        scored = self.operation_score.needs == "proxy"
+        setting = Setting(
+            self.space,
+            config.seed,
+            self.evaluator,
+            proxy,
+            trained=evidence if isinstance(evidence, Trained) else None,
+            accuracies=evidence if isinstance(evidence, Accuracies) else None,
+        )
+        scores = self.operation_score.scores(setting)
+        self.telling.begin()
+        self.evaluator(proxy, None).ahead = scored
+        rule = DecisionRule(
+            self.operation_score.perturbation,
+            proxy.comparable if scored else np.asarray,
+            lambda masks: all(budget.permits(masks) for budget in self.budgets),
+        )
+        return propose(
+            setting.start(),
+            self.space.phases(),
+            scores,
+            get_order(config.edge_order),
+            num_proposals=config.num_proposals,
+            seed=config.seed,
+            rule=rule,
+            memory=self.telling,
+        )
+
+    def validate(self, decided: Mapping[str, Masks]) -> dict[str, np.ndarray]:
+        """Validation scores of genotypes with their discretised masks."""
+        networks = self.evaluator(self.proxy, None)
+        distinct, telling = list(decided), self.telling
+        num_batches = self.config.num_validation_batches
+        total = num_batches * len(distinct)
+
+        def score(some: Sequence[str], start: int, stop: int) -> np.ndarray:
+            before = start * len(distinct) + distinct.index(some[0]) * (stop - start)
+            telling.report("validation", before, total, some[0])
+            masks = [decided[genotype] for genotype in some]
+            return networks.score_networks(some, masks, start, stop)
+
+        scores = validate(
+            distinct,
+            score,
+            num_batches=num_batches,
+            together=len(distinct) if networks.form.loops else 1,
+            memory=telling.memory,
+        )
+        telling.report("validation", total, total, "done")
+        return scores
 
 
 def _decisions_of(space: Space) -> int:
@@ -220,70 +216,42 @@ def _decisions_of(space: Space) -> int:
     )
 
 
-def _validate(
-    networks: Evaluator,
-    decided: Mapping[str, Masks],
-    num_batches: int,
-    memory: ValidationMemory,
-    report: Progress,
-) -> dict[str, np.ndarray]:
-    """Validation scores of genotypes with their decided masks."""
-    distinct = list(decided)
-    total = num_batches * len(distinct)
+class _Telling(NoMemory):
+    """A search's memory that reports progress at each decision it keeps."""
 
-    def score(some: Sequence[str], start: int, stop: int) -> np.ndarray:
-        before = start * len(distinct) + distinct.index(some[0]) * (stop - start)
-        report("validation", before, total, some[0])
-        return networks.score_networks(some, [decided[g] for g in some], start, stop)
-
-    scores = validate(
-        distinct,
-        score,
-        num_batches=num_batches,
-        together=len(distinct) if networks.form.loops else 1,
-        memory=memory,
-    )
-    report("validation", total, total, "done")
-    return scores
-
-
-class _Telling:
-    """Turns signs between search and memory, and tells of each decision."""
-
-    def __init__(
-        self, memory: Memory, report: Progress, total: int, proxy: Proxy | None
-    ) -> None:
+    def __init__(self, memory: Memory, report: Progress, total: int) -> None:
         self.memory, self.report, self.total = memory, report, total
-        # Memory holds a proxy's scores as it gives them.
-        self.sign = 1.0 if proxy is None or proxy.higher_is_better else -1.0
         self.done, self.last, self.note = 0, 0, "compiling"
+        self.recall: Callable[..., Any] = memory.recall
 
-    def tell_share(self, share: float) -> None:
-        """Tells that a share of the masks of the step at hand is scored."""
-        done = self.done + share * self.last if share < 1 else self.done
+    def begin(self) -> None:
+        self.report("proposal", 0, self.total, self.note)
+
+    def tell_fraction(self, fraction: float) -> None:
+        """Tells that a fraction of the masks of the step at hand is scored."""
+        done = self.done + fraction * self.last if fraction < 1 else self.done
         self.report("proposal", done, self.total, self.note)
 
-    def recall(self, proposal: int, step: int, edge: str) -> Sequence[float] | None:
-        found = self.memory.recall(proposal, step, edge)
-        return None if found is None else [self.sign * value for value in found]
-
-    def keep(self, steps: Sequence[Step]) -> None:
-        raw = [dataclasses.replace(step, scores=self._raw(step)) for step in steps]
-        self.memory.keep(raw)
-        self.last = sum(step.edge is not None for step in steps)
+    def keep(self, records: Sequence[DecisionRecord]) -> None:
+        self.memory.keep(records)
+        if not records:
+            return
+        self.last = sum(record.edge is not None for record in records)
         self.done += self.last
-        self.note = _describe(raw[-1])
+        self.note = _describe(records[-1])
         self.report("proposal", self.done, self.total, self.note)
 
-    def _raw(self, step: Step) -> dict[str, tuple[float, ...]]:
-        return {
-            edge: tuple(self.sign * value for value in values)
-            for edge, values in step.scores.items()
-        }
+
+def _describe(record: DecisionRecord) -> str:
+    if record.edge is None:
+        return f"{record.phase}: survey"
+    scores = record.scores[record.edge]
+    listed = " ".join(_number(value) for value in scores)
+    return f"{record.edge} keeps {', '.join(record.kept)} | {listed}"
 
 
-def _describe(step: Step) -> str:
-    if step.edge is None:
-        return f"{step.phase}: survey"
-    listed = " ".join(f"{value:.6g}" for value in step.scores[step.edge])
-    return f"{step.edge} keeps {', '.join(step.kept)} | {listed}"
+def _number(score: Any) -> str:
+    """One score, or those of an ensemble's members."""
+    if isinstance(score, float):
+        return f"{score:.6g}"
+    return "+".join(f"{value:.4g}" for value in score)

@@ -28,6 +28,7 @@ from zcpt_jax.types import (
     Proxy,
     Space,
     Variables,
+    digest,
 )
 
 _RANDOM_STREAM = 3  # of numbers drawn in place of scores; 0 to 2 are the search's
@@ -74,6 +75,11 @@ class Trained:
 
     variables: Variables
     alphas: Mapping[str, Array]
+
+    def digest(self) -> str:
+        """The digest of all its numbers."""
+        leaves = jax.tree.leaves((self.variables, self.alphas))
+        return digest(*(np.asarray(leaf).tobytes() for leaf in leaves))
 
 
 def mixture(alphas: Mapping[str, Any], undecided: Masks) -> dict[str, Any]:
@@ -129,6 +135,10 @@ class Accuracies:
             raise InputError(f"the table has no row for {missing} of {space.name}")
         self.values = values[[table.rows[key] for key in keys]]
         self._used = np.stack([flatten(one) != 0 for one in masks]).astype(np.float32)
+
+    def digest(self) -> str:
+        """The digest of the accuracies, in the order of the space's networks."""
+        return digest(np.asarray(self.values, np.float64).tobytes())
 
     def under(self, masks: Masks, how: Callable[[np.ndarray], Any]) -> np.ndarray:
         """A statistic of the networks that each mask still allows.

@@ -5,82 +5,70 @@ Knows neither space nor proxy: it is handed decisions and a function that scores
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.masks import REMOVE, Perturbation
 from zcpt_jax.search.edge_orders import EdgeOrder
-from zcpt_jax.types import Combine, Decision, InputError, Masks, Phase, ScoreError
+from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
+from zcpt_jax.types import Array, Decision, InputError, Masks, Phase, ScoreError
 
 _ORDER_STREAM = 0  # keeps the draws of edges apart from those of minibatches
 
 ScoreStep = Callable[[int, Masks, np.ndarray], np.ndarray]
-"""``(step, masks [K, ...], proposal [K]) -> scores [K]``, higher is better.
+"""``(step, masks [K, ...], proposal [K]) -> scores [K]``, as the proxy gives them.
 
 Every proposal has a minibatch of its own at every step. An ensemble of M gives
 ``[K, M]``.
 """
 
-Permits = Callable[[Masks], bool]
-"""Whether masks, decided in part, can still end within all budgets."""
-
 
 @dataclass(frozen=True)
-class Step:
-    """One decision of one proposal, or a survey that decides nothing.
+class DecisionRule:
+    """How the scores of a decision's candidates decide which of them stay.
 
     Attributes:
-      proposal: which of the N proposals.
-      step: counts minibatches; decisions of several tracks share one.
-      phase: name of the phase.
-      edge: name of what was decided, None for a survey.
-      kept: names of the candidates that stay.
-      candidates: names of all candidates of ``edge``.
-      scores: for each decision that was scored, the score without each candidate, or
-        with it alone, as the perturbation is.
+      perturbation: how candidates are compared: each removed, or each alone.
+      comparable: turns the scores of masks that are compared, ``[n]``, or ``[n, M]`` of
+        an ensemble, into ``[n]``, higher is better (``Proxy.comparable``).
+      permits: whether masks, decided in part, are allowed; all are by default.
     """
 
-    proposal: int
-    step: int
-    phase: str
-    edge: str | None
-    kept: tuple[str, ...]
-    candidates: tuple[str, ...]
-    scores: Mapping[str, tuple[float, ...]]
+    perturbation: Perturbation = REMOVE
+    comparable: Callable[[Array], np.ndarray] = np.asarray
+    permits: Callable[[Masks], bool] = lambda masks: True
 
-
-class Memory(Protocol):
-    """Where steps are kept, so that an interrupted search goes on from there."""
-
-    def recall(self, proposal: int, step: int, edge: str) -> Sequence[float] | None:
-        """Scores of an earlier run, or None."""
-        ...
-
-    def keep(self, steps: Sequence[Step]) -> None:
-        """Takes the steps that were just made, all together."""
-        ...
-
-
-class NoMemory:
-    """Forgets everything: for searches that are not to be resumed."""
-
-    def recall(self, proposal: int, step: int, edge: str) -> None:
-        """Returns None."""
-
-    def keep(self, steps: Sequence[Step]) -> None:
-        """Does nothing."""
+    def strengths(self, scores: Array) -> np.ndarray:
+        """Turn scores into ``[n]``, of which the candidate to keep has the highest."""
+        comparable = self.comparable(scores)
+        return -comparable if self.perturbation.lowest_stays else comparable
 
 
 @dataclass
 class _Proposal:
+    """A proposal on its way.
+
+    Attributes:
+      index: its number.
+      masks: its masks so far.
+      remaining: for each track, indices of the decisions that are still to be taken.
+      ranking: for each track, the order that a survey gave.
+      dropped: why it was dropped, None while it goes on.
+    """
+
     index: int
     masks: Masks
-    undecided: list[int] = field(default_factory=list)
-    ranking: list[int] = field(default_factory=list)
+    remaining: list[list[int]] = field(default_factory=list)
+    ranking: list[list[int]] = field(default_factory=list)
+    dropped: str | None = None
+
+
+_Scores = dict[str, np.ndarray]
+"""Name of a decision to the scores of its candidates, as the proxy gives them."""
 
 
 def propose(
@@ -91,16 +79,15 @@ def propose(
     *,
     num_proposals: int,
     seed: int,
-    perturbation: Perturbation = REMOVE,
-    combine: Combine | None = None,
+    rule: DecisionRule | None = None,
     memory: Memory | None = None,
-    permits: Permits | None = None,
-) -> list[Masks]:
+) -> list[Masks | None]:
     """Decides every edge of N proposals (Xiang et al. 2023, algorithm 1, stage 1).
 
     An edge keeps the candidate without which the score is lowest, or, with another
     perturbation, the one with which it is highest. A proposal depends on the seed and
-    its own index only, not on how many others there are.
+    its own index only, not on how many others there are. A proposal whose scores decide
+    nothing is dropped with a warning.
 
     Args:
       masks: the undecided masks.
@@ -109,32 +96,23 @@ def propose(
       order: which decision comes next.
       num_proposals: N.
       seed: of the random order.
-      perturbation: how candidates are compared.
-      combine: how an ensemble's scores of the candidates that a step compares become
-        one score each.
+      rule: how scores decide; by default the lowest score without it stays.
       memory: earlier scores, and where new ones go.
-      permits: which masks a decision may lead to; all by default.
 
     Returns:
-      The decided masks of each proposal.
+      The masks of each proposal with every decision taken, None for one that was
+      dropped.
 
     Raises:
-      ScoreError: if the scores of an edge decide nothing.
-      InputError: if ``permits`` leaves an edge no choice.
+      ScoreError: if all proposals were dropped.
+      InputError: if the rule permits no candidate of an edge.
     """
-    run = _Run(
-        score,
-        order,
-        seed,
-        perturbation,
-        combine,
-        memory or NoMemory(),
-        permits or (lambda _: True),
-    )
+    run = _Run(score, order, seed, rule or DecisionRule(), memory or NoMemory())
     proposals = [_Proposal(index, masks) for index in range(num_proposals)]
     for phase in phases:
         run.phase(phase, proposals)
-    return [proposal.masks for proposal in proposals]
+    _left(proposals)
+    return [p.masks if p.dropped is None else None for p in proposals]
 
 
 class _Run:
@@ -143,163 +121,180 @@ class _Run:
         score: ScoreStep,
         order: EdgeOrder,
         seed: int,
-        perturbation: Perturbation,
-        combine: Combine | None,
+        rule: DecisionRule,
         memory: Memory,
-        permits: Permits,
     ) -> None:
         self.score, self.order, self.seed = score, order, seed
-        self.perturbation, self.combine = perturbation, combine
-        self.memory, self.permits = memory, permits
+        self.rule, self.memory = rule, memory
         self.step = 0
 
     def phase(self, phase: Phase, proposals: list[_Proposal]) -> None:
-        tracks = [
-            [_Proposal(p.index, p.masks, list(range(len(track)))) for p in proposals]
-            for track in phase.tracks
-        ]
+        for proposal in proposals:
+            proposal.remaining = [list(range(len(track))) for track in phase.tracks]
+            proposal.ranking = [[] for _ in phase.tracks]
         if self.order.survey == "once":
-            for track, states in zip(phase.tracks, tracks, strict=True):
-                self._share_masks(proposals, states)
-                self._survey(phase.name, track, states)
+            for number, track in enumerate(phase.tracks):
+                self._survey(phase.name, number, track, _left(proposals))
             self.step += 1
-        for _ in range(max(len(track) for track in phase.tracks)):
-            for number, (track, states) in enumerate(
-                zip(phase.tracks, tracks, strict=True)
-            ):
-                if states[0].undecided:
-                    self._share_masks(proposals, states)
-                    self._decide(phase.name, number, track, states)
-                    self._share_masks(states, proposals)
+        for round_ in range(max(len(track) for track in phase.tracks)):
+            for number, track in enumerate(phase.tracks):
+                if round_ < len(track):
+                    self._decide(phase.name, number, track, _left(proposals))
             self.step += 1
-
-    @staticmethod
-    def _share_masks(source: list[_Proposal], target: list[_Proposal]) -> None:
-        for new, old in zip(source, target, strict=True):
-            old.masks = new.masks
 
     def _survey(
-        self, phase: str, track: Sequence[Decision], states: list[_Proposal]
+        self,
+        phase: str,
+        number: int,
+        track: Sequence[Decision],
+        proposals: list[_Proposal],
     ) -> None:
-        asked = [(s, [track[i] for i in s.undecided]) for s in states]
-        scores = self._scores(asked)
-        steps = []
-        for state, found in zip(states, scores, strict=True):
-            ranks = self.order.rank([found[track[i].name] for i in state.undecided])
-            state.ranking = [state.undecided[rank] for rank in ranks]
-            steps.append(self._record(state, phase, None, (), found))
-        self.memory.keep(steps)
+        scores = self._scores([(p, track) for p in proposals])
+        records = []
+        for proposal, found in zip(proposals, scores, strict=True):
+            comparable = self._comparable(found)
+            ranks = self.order.rank([comparable[d.name] for d in track])
+            proposal.ranking[number] = list(ranks)
+            records.append(self._record(proposal, phase, None, (), found))
+        self.memory.keep(records)
 
     def _decide(
         self,
         phase: str,
         number: int,
         track: Sequence[Decision],
-        states: list[_Proposal],
+        proposals: list[_Proposal],
     ) -> None:
-        asked = [(state, self._to_score(state, number)) for state in states]
-        scores = self._scores([(s, [track[i] for i in rows]) for s, rows in asked])
-        pending: list[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]] = []
-        for (state, rows), found in zip(asked, scores, strict=True):
+        asked = [(p, self._to_score(p, number)) for p in proposals]
+        scores = self._scores([(p, [track[i] for i in rows]) for p, rows in asked])
+        pending: list[tuple[_Proposal, Decision, _Scores]] = []
+        for (proposal, rows), found in zip(asked, scores, strict=True):
             chosen = rows[0]
             if len(rows) > 1:
-                chosen = rows[self.order.rank([found[track[i].name] for i in rows])[0]]
-            state.undecided.remove(chosen)
-            pending.append((state, track[chosen], found))
+                comparable = self._comparable(found)
+                ranks = self.order.rank([comparable[track[i].name] for i in rows])
+                chosen = rows[ranks[0]]
+            proposal.remaining[number].remove(chosen)
+            pending.append((proposal, track[chosen], found))
         while pending:  # more than once where candidates go one by one
-            pending = self._settle(phase, pending)
+            pending = self._apply(phase, pending)
 
-    def _settle(
+    def _apply(
         self,
         phase: str,
-        scored: Sequence[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]],
-    ) -> list[tuple[_Proposal, Decision, Mapping[str, np.ndarray]]]:
-        """Takes scored decisions; returns what is left to decide, scored anew."""
-        steps, left = [], []
-        for state, decision, found in scored:
-            kept = self._choose(state, decision, found[decision.name])
-            state.masks = mask_algebra.settle(state.masks, decision, kept)
+        scored: Sequence[tuple[_Proposal, Decision, _Scores]],
+    ) -> list[tuple[_Proposal, Decision, _Scores]]:
+        """Takes scored decisions; returns what remains to decide, scored anew."""
+        records, again = [], []
+        for proposal, decision, found in scored:
+            kept = self._choose(proposal, decision, found)
+            if kept is None:
+                records.append(self._record(proposal, phase, decision, (), found))
+                continue
+            proposal.masks = mask_algebra.settle(proposal.masks, decision, kept)
             names = tuple(decision.candidates[k] for k in kept)
-            steps.append(self._record(state, phase, decision, names, found))
+            records.append(self._record(proposal, phase, decision, names, found))
             rest = mask_algebra.rest(decision, kept)
             if rest is not None:
-                left.append((state, rest))
-        self.memory.keep(steps)
-        scores = self._scores([(state, [rest]) for state, rest in left])
-        return [(s, rest, f) for (s, rest), f in zip(left, scores, strict=True)]
+                again.append((proposal, rest))
+        self.memory.keep(records)
+        scores = self._scores([(proposal, [rest]) for proposal, rest in again])
+        return [(p, rest, f) for (p, rest), f in zip(again, scores, strict=True)]
 
     def _choose(
-        self, state: _Proposal, decision: Decision, scores: np.ndarray
-    ) -> list[int]:
-        where = f"proposal {state.index}, minibatch {self.step}"
-        return keep_best(
-            scores,
-            decision,
-            where,
-            lambda kept: self.permits(mask_algebra.settle(state.masks, decision, kept)),
-            self.perturbation,
-        )
+        self, proposal: _Proposal, decision: Decision, found: _Scores
+    ) -> list[int] | None:
+        """The candidates that stay; None drops the proposal."""
 
-    def _to_score(self, state: _Proposal, track: int) -> list[int]:
+        def permits(kept: list[int]) -> bool:
+            masks = mask_algebra.settle(proposal.masks, decision, kept)
+            return self.rule.permits(masks)
+
+        where = f"proposal {proposal.index}, minibatch {self.step}"
+        try:
+            return keep_best(
+                self._comparable(found)[decision.name],
+                decision,
+                where,
+                permits,
+                self.rule.perturbation,
+            )
+        except ScoreError as error:
+            proposal.dropped = str(error)
+            warnings.warn(f"dropped proposal {proposal.index}: {error}", stacklevel=2)
+            return None
+
+    def _to_score(self, proposal: _Proposal, track: int) -> list[int]:
+        remaining = proposal.remaining[track]
         if self.order.survey == "each_step":
-            return list(state.undecided)
+            return list(remaining)
         if self.order.survey == "once":
-            return [next(i for i in state.ranking if i in state.undecided)]
+            return [next(i for i in proposal.ranking[track] if i in remaining)]
         assert self.order.pick is not None
-        entropy = [self.seed, _ORDER_STREAM, state.index, self.step]
+        entropy = [self.seed, _ORDER_STREAM, proposal.index, self.step]
         entropy += [track] if track else []  # tracks take orders of their own
-        return [self.order.pick(np.random.default_rng(entropy), state.undecided)]
+        return [self.order.pick(np.random.default_rng(entropy), remaining)]
 
     def _scores(
         self, asked: Sequence[tuple[_Proposal, Sequence[Decision]]]
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[_Scores]:
         """Scores of each asked decision, from memory or by one fused call."""
-        found: list[dict[str, np.ndarray]] = []
+        found: list[_Scores] = []
         missing: list[tuple[int, _Proposal, Decision]] = []
-        for row, (state, decisions) in enumerate(asked):
+        for row, (proposal, decisions) in enumerate(asked):
             found.append({})
             for decision in decisions:
-                old = self.memory.recall(state.index, self.step, decision.name)
+                old = self.memory.recall(proposal.index, self.step, decision.name)
                 found[row][decision.name] = np.asarray(old or (), np.float64)
                 if old is None:
-                    missing.append((row, state, decision))
+                    missing.append((row, proposal, decision))
         if missing:
-            stacks = [self.perturbation.apply(s.masks, d) for _, s, d in missing]
+            perturb = self.rule.perturbation.apply
+            stacks = [perturb(p.masks, decision) for _, p, decision in missing]
             counts = [len(d.candidates) for _, _, d in missing]
-            owners = np.repeat([s.index for _, s, _ in missing], counts)
+            owners = np.repeat([p.index for _, p, _ in missing], counts)
             new = self.score(self.step, mask_algebra.stack(stacks), owners)
-            new = self._combine(np.asarray(new, np.float64), owners)
-            parts = np.split(new, np.cumsum(counts)[:-1])
+            parts = np.split(np.asarray(new, np.float64), np.cumsum(counts)[:-1])
             for (row, _, decision), part in zip(missing, parts, strict=True):
                 found[row][decision.name] = part
         return found
 
-    def _combine(self, scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """One score a mask; an ensemble compares what one proposal asks together."""
-        if self.combine is None:
-            return scores
-        combined = np.empty(len(scores))
-        for owner in np.unique(owners):
-            combined[owners == owner] = self.combine(scores[owners == owner])
-        return combined
+    def _comparable(self, found: _Scores) -> _Scores:
+        """An ensemble compares all that a proposal asks for together."""
+        parts = list(found.values())
+        together = self.rule.comparable(np.concatenate(parts))
+        split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])
+        return dict(zip(found, split, strict=True))
 
     def _record(
         self,
-        state: _Proposal,
+        proposal: _Proposal,
         phase: str,
         decision: Decision | None,
         kept: tuple[str, ...],
-        found: Mapping[str, np.ndarray],
-    ) -> Step:
-        return Step(
-            state.index,
+        found: _Scores,
+    ) -> DecisionRecord:
+        return DecisionRecord(
+            proposal.index,
             self.step,
             phase,
             decision.name if decision else None,
             kept,
             decision.candidates if decision else (),
-            {name: tuple(float(v) for v in s) for name, s in found.items()},
+            {name: _as_tuple(scores.tolist()) for name, scores in found.items()},
         )
+
+
+def _left(proposals: Sequence[_Proposal]) -> list[_Proposal]:
+    left = [proposal for proposal in proposals if proposal.dropped is None]
+    if not left:
+        why = proposals[0].dropped
+        raise ScoreError(f"all proposals were dropped; the first: {why}")
+    return left
+
+
+def _as_tuple(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(_as_tuple(v) if isinstance(v, list) else v for v in values)
 
 
 def keep_best(

@@ -1,37 +1,16 @@
 """Stage 2 of the search: the proposals' networks, scored on the same minibatches."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 
 from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK
+from zcpt_jax.search.memory import Memory, NoMemory
 from zcpt_jax.types import Proxy, ScoreError
 
 ScoreBlock = Callable[[Sequence[str], int, int], np.ndarray]
 """``(n genotypes, start, stop) -> scores [n, stop - start]``, or ``[..., M]``."""
-
-
-class ValidationMemory(Protocol):
-    """Where validation scores are kept, so that an interrupted search goes on."""
-
-    def recall_validation(self, genotype: str, start: int) -> Sequence[Any] | None:
-        """Scores of minibatches ``start``, ... of an earlier run, or None."""
-        ...
-
-    def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
-        """Takes the scores that were just made."""
-        ...
-
-
-class NoValidationMemory:
-    """Forgets everything."""
-
-    def recall_validation(self, genotype: str, start: int) -> None:
-        """Returns None."""
-
-    def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
-        """Does nothing."""
 
 
 def validate(
@@ -40,7 +19,7 @@ def validate(
     *,
     num_batches: int,
     together: int = 1,
-    memory: ValidationMemory | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores each distinct genotype on V minibatches (Xiang et al. 2023, stage 2).
 
@@ -56,7 +35,7 @@ def validate(
       distinct genotype, in order of appearance, to its scores ``[V]``, or ``[V, M]``
       of an ensemble.
     """
-    memory = memory or NoValidationMemory()
+    memory = memory or NoMemory()
     distinct = list(dict.fromkeys(genotypes))
     blocks: dict[str, list[np.ndarray]] = {genotype: [] for genotype in distinct}
     for start in range(0, num_batches, VALIDATION_BLOCK):
@@ -85,21 +64,23 @@ def total_scores(scores: Mapping[str, np.ndarray], proxy: Proxy) -> dict[str, fl
     Returns:
       genotype to one number.
 
-    Raises:
-      ScoreError: if a score is infinitely good.
+    A network with an infinitely good score counts as one without a score, with a
+    warning: no network is that good.
     """
     totals = []
     for genotype, values in scores.items():
         signed = proxy.signed(values)
-        best = (signed == np.inf).reshape(len(signed), -1).any(axis=1)
-        if best.any():
-            raise ScoreError(
-                f"the validation score of {genotype} on minibatch "
-                f"{int(best.argmax())} is infinite"
+        infinite = (signed == np.inf).reshape(len(signed), -1).any(axis=1)
+        if infinite.any():
+            warnings.warn(
+                f"dropped {genotype}: its validation score on minibatch "
+                f"{int(infinite.argmax())} is infinite",
+                stacklevel=2,
             )
+            signed = np.full_like(signed, np.nan)
         totals.append(signed.sum(axis=0))
-    worth = proxy.compare(np.array(totals))
-    return dict(zip(scores, worth.tolist(), strict=True))
+    combined = proxy.combined(np.array(totals))
+    return dict(zip(scores, combined.tolist(), strict=True))
 
 
 def best_genotype(worth: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from zcpt_jax.types import InputError
+from zcpt_jax.types import InputError, check_seed
 
 Schedule = Literal["cosine", "exponential"]
 
@@ -74,8 +74,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raises InputError if a value is out of range."""
-        if not 0 <= self.seed < 2**32:  # JAX keys drop higher bits
-            raise InputError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
+        check_seed(self.seed)
         for name in ("epochs", "batch_size", "accumulate", "decay_epochs"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("warmup_epochs", "weight_decay", "auxiliary", "cutout"):

@@ -18,10 +18,7 @@ from zcpt_jax.training._preemption import Preemption
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.training._step import TrainState, initial_state, make_train_step
 from zcpt_jax.training._store import Store
-from zcpt_jax.types import InputError, ScoreError, Variables
-
-Progress = Callable[[str, float, int, str], None]
-"""``(stage, done, total, note)``, called after every step."""
+from zcpt_jax.types import InputError, Progress, ScoreError, Variables
 
 
 class Preempted(Exception):

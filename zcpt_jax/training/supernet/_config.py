@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zcpt_jax.types import InputError
+from zcpt_jax.types import InputError, check_seed
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class SupernetConfig:
 
     def check(self) -> None:
         """Raises InputError if a value is out of range."""
-        if not 0 <= self.seed < 2**32:  # JAX keys drop higher bits
-            raise InputError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
+        check_seed(self.seed)
         for name in ("batch_size", "epochs", "max_steps", "save_every", "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from zcpt_jax.training.supernet._step import (
     make_state,
     make_step,
 )
-from zcpt_jax.types import Batch, InputError, ScoreError, Space
+from zcpt_jax.types import Batch, InputError, Progress, ScoreError, Space
 
 # Streams of minibatches; those of searches are below 10.
 _WEIGHTS_STREAM, _ALPHAS_STREAM = 11, 12
@@ -32,9 +32,6 @@ _WEIGHTS_STREAM, _ALPHAS_STREAM = 11, 12
 _METRICS = ("loss", "accuracy", "alphas_accuracy")
 
 _KIND = Kind("a trained supernet", "launch/train_supernet.py")
-
-Progress = Callable[[str, float, int, str], None]
-"""``(stage, done, total, note)``, called after every step."""
 
 
 def train_supernet(
