@@ -30,7 +30,7 @@ check: $(VENV)/.dev
 accelerators: $(ACCELERATORS_VENV)/.dev
 	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks --programs=$(ACCELERATORS)
 
-$(VENV)/.run: requirements.txt
+$(VENV)/.run: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -40,7 +40,7 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-$(ACCELERATORS_VENV)/.dev: requirements.txt requirements-dev.txt
+$(ACCELERATORS_VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(ACCELERATORS_VENV)
 	$(ACCELERATORS_BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt "jax[$(CUDA),tpu]"

@@ -1,6 +1,7 @@
 """What the commands share: clean errors, versions, the progress bar, small parsers."""
 
 import importlib.metadata
+import importlib.util
 import platform
 import shlex
 import sys
@@ -14,8 +15,6 @@ import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from launch import _compilation_cache
-from launch._accelerators import first_line
 from zcpt_jax.data import Dataset
 from zcpt_jax.io.files import CONFIG, make_folder, settle_config
 from zcpt_jax.scoring import memory
@@ -23,9 +22,26 @@ from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import build_space, get_space
 from zcpt_jax.types import InputError, ScoreError, Space, digest
 
+from . import _compilation_cache
+from ._accelerators import first_line
+
 flags.adopt_module_key_flags(_compilation_cache)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a command with the arguments of the process."""
+    app.run(without_traceback(main), [_find_flagfile(arg) for arg in sys.argv])
+
+
+def _find_flagfile(argument: str) -> str:
+    """``--flagfile=NAME`` names a flagfile of the package, unless NAME is a file."""
+    flag, _, name = argument.partition("=")
+    ours = Path(__file__).parent / "flagfiles" / f"{name}.flags"
+    if flag.lstrip("-") == "flagfile" and not Path(name).exists() and ours.exists():
+        return f"{flag}={ours}"
+    return argument
 
 
 def without_traceback(
@@ -167,6 +183,20 @@ def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
     return load_supernet(path, space, dataset.num_classes, dataset.image_shape)
 
 
+def require(*packages: str, extra: str) -> None:
+    """Refuse to begin work whose end needs packages that are not installed.
+
+    Raises:
+      InputError: naming the first of them and the extra that has it.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"this needs {package}, which is not installed; "
+                f'run pip install "zcpt_jax[{extra}]"'
+            )
+
+
 def parse_options(items: Sequence[str]) -> dict[str, Any]:
     """``['channels=8', 'stem=cifar']`` to ``{'channels': 8, 'stem': 'cifar'}``.
 
@@ -196,10 +226,17 @@ def environment() -> dict[str, Any]:
     versions = {name: version(name) for name in _PACKAGES}
     devices = jax.devices()
     return {
-        "command": shlex.join([sys.executable, *sys.argv]),
+        "command": shlex.join([*_command_line(), *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
     }
+
+
+def _command_line() -> tuple[str, ...]:
+    """How this command was started: as a file, or as a command of the package."""
+    if __package__ == "launch":
+        return (sys.executable, sys.argv[0])
+    return (f"zcpt-{Path(sys.argv[0]).stem.replace('_', '-')}",)
 
 
 def version(package: str) -> str:

@@ -20,15 +20,16 @@ from jax._src import distributed  # no public way to exchange texts before devic
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from launch._accelerators import (
+from zcpt_jax.sharding import make_mesh
+from zcpt_jax.types import InputError
+
+from ._accelerators import (
     asked_platforms,
     count_kinds,
     first_line,
     installed_plugins,
     open_devices,
 )
-from zcpt_jax.sharding import make_mesh
-from zcpt_jax.types import InputError
 
 _DEVICES = flags.DEFINE_integer("devices", None, "how many to use; default: all")
 _COORDINATOR = flags.DEFINE_string(

@@ -3,10 +3,11 @@
 from absl import flags
 from jax.sharding import Mesh
 
-from launch import _flags
 from zcpt_jax import lowering
 from zcpt_jax.lowering import PRECISIONS, Lowering
 from zcpt_jax.types import Proxy, Space
+
+from . import _flags
 
 _CHUNK = _flags.integer("chunk_size")
 _PRECISION = flags.DEFINE_enum(

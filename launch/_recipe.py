@@ -5,8 +5,9 @@ from typing import Any
 
 from absl import flags
 
-from launch import _flags
 from zcpt_jax.training import Recipe
+
+from . import _flags
 
 _NUMBERS = {
     "accumulate": "minibatches whose gradients make one update",

@@ -6,13 +6,16 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command  # noqa: E402
 from zcpt_jax.tables import load_table, save_table  # noqa: E402
 from zcpt_jax.types import InputError  # noqa: E402
+
+from . import _command  # noqa: E402
 
 _INPUT = flags.DEFINE_string(
     "input",
@@ -51,4 +54,4 @@ def _check_output(target: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -9,15 +9,14 @@ same command again to resume.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
 import dataclasses  # noqa: E402
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _devices, _flags, _lowering  # noqa: E402
-from launch._accelerators import runs_on  # noqa: E402
-from zcpt_jax.analysis.figures import draw_study  # noqa: E402
 from zcpt_jax.analysis.study import Method, Trial, agreements, get_method, run_trial  # noqa: E402
 from zcpt_jax.analysis.study_files import (  # noqa: E402
     FIGURE,
@@ -36,6 +35,9 @@ from zcpt_jax.search.operation_scores import Accuracies, Trained  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import load_table  # noqa: E402
 from zcpt_jax.types import InputError, Proxy, Space, Variables  # noqa: E402
+
+from . import _command, _devices, _flags, _lowering  # noqa: E402
+from ._accelerators import runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
@@ -60,6 +62,7 @@ flags.adopt_module_key_flags(_lowering)
 def main(argv: list[str]) -> None:
     """Flags to trials to tables and a figure."""
     _command.no_arguments(argv)
+    _command.require("matplotlib", extra="report")
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
     scorers = [get_method(name) for name in _SCORERS.value]
@@ -126,6 +129,8 @@ def main(argv: list[str]) -> None:
 def _write(folder: Path, trials: list[Trial], title: str) -> None:
     found = agreements(trials)
     write_tables(folder, trials, found)
+    from zcpt_jax.analysis.figures import draw_study  # needs Matplotlib
+
     draw_study(folder / FIGURE, trials, found, title)
     print(summary(trials, found))
     print("Spearman, mean over edges and then seeds, +- its 95 % interval over seeds")
@@ -146,4 +151,4 @@ def _seed(text: str) -> int:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -8,12 +8,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _devices, _flags  # noqa: E402
-from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import Splits, load_splits  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     evaluate_network,
@@ -22,6 +22,9 @@ from zcpt_jax.training import (  # noqa: E402
     make_input,
 )
 from zcpt_jax.types import InputError  # noqa: E402
+
+from . import _command, _devices, _flags  # noqa: E402
+from ._accelerators import runs_on  # noqa: E402
 
 _RUN = flags.DEFINE_string("run", None, "folder of a trained network")
 _WHICH = flags.DEFINE_enum(
@@ -64,4 +67,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

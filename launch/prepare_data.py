@@ -6,13 +6,16 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command  # noqa: E402
 from zcpt_jax.data import TFDS, load_dataset  # noqa: E402
 from zcpt_jax.types import InputError  # noqa: E402
+
+from . import _command  # noqa: E402
 
 _DATASET = flags.DEFINE_string("dataset", None, f"one of {', '.join(TFDS)}")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "default: TFDS's own")
@@ -35,6 +38,7 @@ def main(argv: list[str]) -> None:
     name = _DATASET.value
     if name not in TFDS:
         raise InputError(f"--dataset must be one of {', '.join(TFDS)}; got {name}")
+    _command.require("tensorflow_datasets", extra="data")
     if _prepared(name):
         return
     try:
@@ -65,4 +69,4 @@ def _prepared(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -14,13 +14,13 @@ import json  # noqa: E402
 import zlib  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
 import jax  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _devices, _flags, _recipe  # noqa: E402
-from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import load_splits  # noqa: E402
 from zcpt_jax.io.files import read_json, write_atomically  # noqa: E402
 from zcpt_jax.io.genotype_file import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
@@ -33,6 +33,7 @@ from zcpt_jax.training import (  # noqa: E402
     NetworkFile,
     Outcome,
     Preempted,
+    Saving,
     best_test,
     make_input,
     save_network,
@@ -40,6 +41,9 @@ from zcpt_jax.training import (  # noqa: E402
     write_report,
 )
 from zcpt_jax.types import InputError, Space  # noqa: E402
+
+from . import _command, _devices, _flags, _recipe  # noqa: E402
+from ._accelerators import runs_on  # noqa: E402
 
 _GENOTYPE = flags.DEFINE_string(
     "genotype", None, "a run directory of search.py, a file, a literal, or a name"
@@ -62,6 +66,8 @@ for _module in (_flags, _command, _devices, _recipe):
 def main(argv: list[str]) -> None:
     """Flags to a recipe and a network to one call of the library."""
     _command.no_arguments(argv)
+    _command.require("matplotlib", extra="report")
+    _command.require("tensorboardX", extra="train")
     mesh, sharding = _devices.share_batches()
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
@@ -94,6 +100,7 @@ def main(argv: list[str]) -> None:
         genotype, splits.train.num_classes, auxiliary=recipe.auxiliary > 0
     )
     settings = {
+        "space_file": _command.digest_of_space(_SPACE.value),
         **dataclasses.asdict(record),
         "num_images": data.num_images,
         "fully_sharded": _SHARDED.value,
@@ -103,6 +110,15 @@ def main(argv: list[str]) -> None:
     with stopwatch.measure("initialisation"):
         variables = space.init_variables(module, key, data.image_shape)
     output = Path(_devices.output_folder(_OUTPUT.value or _default_output(record)))
+    saving = Saving(
+        output,
+        settings,
+        environment=_command.environment(),
+        overwrite=_OVERWRITE.value,
+        save_every=_SAVE_EVERY.value,
+        log_every=_LOG_EVERY.value,
+        keep=_KEEP.value,
+    )
     print(f"runs on     {runs_on(mesh)}", flush=True)
     earlier = {} if _OVERWRITE.value else read_json(output / TIMINGS) or {}
     try:
@@ -117,15 +133,9 @@ def main(argv: list[str]) -> None:
                 data,
                 recipe,
                 mesh,
-                folder=output,
-                settings=settings,
+                saving,
                 fully_sharded=_SHARDED.value,
-                save_every=_SAVE_EVERY.value,
-                log_every=_LOG_EVERY.value,
-                keep=_KEEP.value,
                 progress=bar.update,
-                environment=_command.environment(),
-                overwrite=_OVERWRITE.value,
             )
     except Preempted as error:
         print(f"{error}; run the same command again to go on", file=sys.stderr)
@@ -195,4 +205,4 @@ def _standing(space: Space, record: NetworkFile, table: Table | None) -> dict[st
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -10,17 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
 from collections.abc import Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _devices, _flags, _lowering  # noqa: E402
-from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.analysis.correlation import kendall, spearman  # noqa: E402
-from zcpt_jax.analysis.figures import draw_scores  # noqa: E402
 from zcpt_jax.analysis.score_file import ScoreFile  # noqa: E402
 from zcpt_jax.analysis.score_networks import score_networks  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
@@ -30,6 +29,9 @@ from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
 from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Masks, Proxy, Space  # noqa: E402
+
+from . import _command, _devices, _flags, _lowering  # noqa: E402
+from ._accelerators import runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
@@ -66,6 +68,8 @@ def main(argv: list[str]) -> None:
     proxies = [_single(name) for name in _PROXY_NAMES.value]
     _flags.check_counts(_NUM_BATCHES)
     config = _flags.read_settings(ScoringConfig, initialisations="one", score_batches=1)
+    if _TABLE.value:
+        _command.require("matplotlib", extra="report")
     table = load_table(_TABLE.value) if _TABLE.value else None
     column = _column(table)
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
@@ -213,6 +217,8 @@ def _compare(
             f"rank {rank:,} of {len(accuracy):,}: {networks.genotypes[best]}"
         )
     title = f"{space.name}, {dataset.name}: {len(accuracy):,} networks"
+    from zcpt_jax.analysis.figures import draw_scores  # needs Matplotlib
+
     draw_scores(folder / _FIGURE, signed, accuracy, column, title)
     print(f"figure      {folder / _FIGURE}")
 
@@ -239,4 +245,4 @@ def _column(table: Table | None) -> str:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

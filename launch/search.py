@@ -15,12 +15,12 @@ from collections.abc import Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _devices, _flags, _lowering  # noqa: E402
-from launch._accelerators import runs_on  # noqa: E402
 from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.io.genotype_file import GENOTYPE, load_genotype  # noqa: E402
 from zcpt_jax.io.run_directory import TIMINGS, RunDirectory  # noqa: E402
@@ -40,6 +40,9 @@ from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
+
+from . import _command, _devices, _flags, _lowering  # noqa: E402
+from ._accelerators import runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
@@ -192,4 +195,4 @@ def _default_output(settings: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a file of a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "launch"
 
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from launch import _command, _flags  # noqa: E402
-from launch._accelerators import open_devices, runs_on  # noqa: E402
 from zcpt_jax.data import load_dataset  # noqa: E402
 from zcpt_jax.training.supernet import (  # noqa: E402
     SupernetConfig,
@@ -24,6 +24,9 @@ from zcpt_jax.training.supernet import (  # noqa: E402
     train_supernet,
 )
 from zcpt_jax.types import Space, check_seed  # noqa: E402
+
+from . import _command, _flags  # noqa: E402
+from ._accelerators import open_devices, runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
@@ -105,4 +108,4 @@ def _strongest(space: Space, trained: Trained) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    app.run(_command.without_traceback(main))
+    _command.run(main)

@@ -75,7 +75,7 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
 @pytest.mark.parametrize(
     ("tail", "message"),
     [
-        ('{"proposal": 0, "st', "line 5: not a complete JSON object"),
+        ('{"proposal": 0, "st\n', "line 5: not a complete JSON object"),
         ("[1]\n", "line 5: expected an object with"),
         ('{"proposal": 0}\n', "line 5: expected an object with"),
         ("\n", "line 5: not a complete JSON object"),
@@ -93,6 +93,17 @@ def test_damaged_lines_are_refused_and_repaired_on_demand(tmp_path, tail, messag
     assert run.recall(1, 1, "e0") == [1.5, 2.0]
     assert file.read_text() == good
     assert file.with_suffix(".damaged").read_text() == good + tail
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path):
+    filled(tmp_path)
+    for name in (DECISIONS, VALIDATION):
+        file = tmp_path / name
+        good = file.read_text()
+        file.write_text(good + good[: len(good) // 9])
+        run = RunDirectory(tmp_path, CONF)
+        assert file.read_text() == good
+        assert run.recall(1, 1, "e0") == [1.5, 2.0]
 
 
 def test_scores_that_are_not_numbers_are_damage(tmp_path):

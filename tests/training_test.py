@@ -29,6 +29,7 @@ from zcpt_jax.training import (
     NetworkFile,
     Preempted,
     Recipe,
+    Saving,
     initial_state,
     load_checkpoint,
     load_network,
@@ -87,17 +88,11 @@ def run(folder, recipe=PLAIN, mesh=None, module=None, **options):
     variables = module.init(jax.random.key(recipe.seed), np.zeros((1, 16, 16, 3)))
     sharding = NamedSharding(mesh, PartitionSpec("batch"))
     with make_input(SPLITS, cutout=recipe.cutout, sharding=sharding) as data:
-        return train_network(
-            module,
-            variables,
-            data,
-            recipe,
-            mesh,
-            folder=Path(folder),
-            settings=options.pop("settings", {"x": 1}),
-            log_every=2,
-            **options,
-        )
+        others = {"fully_sharded", "progress"} & set(options)
+        given = {name: options.pop(name) for name in others}
+        saving = {"settings": {"x": 1}, "log_every": 2, **options}
+        saving = Saving(Path(folder), **saving)
+        return train_network(module, variables, data, recipe, mesh, saving, **given)
 
 
 def assert_same(a, b, **tolerance):

@@ -5,6 +5,7 @@ What most research code needs is here. :mod:`~zcpt_jax.spaces` and
 :mod:`~zcpt_jax.scoring` and :mod:`~zcpt_jax.search` are the method.
 """
 
+from zcpt_jax._version import __version__
 from zcpt_jax.data import load_dataset
 from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.proxies import PROXIES, get_proxy
@@ -13,8 +14,6 @@ from zcpt_jax.search import SearchConfig, SearchResult, zero_cost_pt
 from zcpt_jax.search.budgets import make_budgets
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Batch, Proxy
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PROXIES",
@@ -34,4 +33,5 @@ __all__ = [
     "make_budgets",
     "score_masks",
     "zero_cost_pt",
+    "__version__",
 ]

@@ -1,9 +1,12 @@
 """Random crops, flips and colours, on uint8 images ``[H, W, 3]`` on the host."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageEnhance
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def fit(image: np.ndarray, size: int, short: int | None = None) -> np.ndarray:
         return image
     scale = short / min(height, width)
     shape = (max(short, round(width * scale)), max(short, round(height * scale)))
+    from PIL import Image  # scoring does without it
+
     resized = np.asarray(
         Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)
     )
@@ -87,6 +92,8 @@ class ResizedCropFlipJitter:
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
+        from PIL import Image
+
         box = random_box(rng, image.shape[1], image.shape[0])
         picture = Image.fromarray(image).resize(
             (self.size, self.size), Image.Resampling.BILINEAR, box=box
@@ -126,10 +133,10 @@ def random_box(
 
 def jitter_colours(
     rng: np.random.Generator,
-    picture: Image.Image,
+    picture: "Image.Image",
     strength: float = 0.4,
     hue: float = 0.2,
-) -> Image.Image:
+) -> "Image.Image":
     """Changes brightness, contrast, saturation and hue, in random order.
 
     Args:
@@ -138,6 +145,8 @@ def jitter_colours(
       strength: the first three are scaled by a factor in ``1 +- strength``.
       hue: the hue is turned by up to this fraction of the circle either way.
     """
+    from PIL import Image, ImageEnhance
+
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     factors = rng.uniform(1 - strength, 1 + strength, len(enhancers))
     turn = round(rng.uniform(-hue, hue) * 255)

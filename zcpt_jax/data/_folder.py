@@ -4,17 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from zcpt_jax.data._arrays import channel_statistics
 from zcpt_jax.data._augment import CropAndFlip, fit
 from zcpt_jax.data._dataset import Dataset
+from zcpt_jax.data._decode import Unreadable, check_header, decode
 from zcpt_jax.types import InputError
 
 _SUFFIXES = frozenset(
     ".jpg .jpeg .png .bmp .gif .webp .ppm .pgm .tif .tiff".split()  # noqa: SIM905
 )
-_BOMB = Image.DecompressionBombError
 _STATISTICS_IMAGES = 1000
 
 
@@ -37,9 +36,8 @@ class FolderSource:
         """
         path, label = self.files[index]
         try:
-            with Image.open(path) as picture:
-                return np.asarray(picture.convert("RGB")), label
-        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB) as error:
+            return decode(path), label
+        except Unreadable as error:
             raise InputError(
                 f"cannot read the image {path} ({error}); remove or replace it"
             ) from error
@@ -126,8 +124,8 @@ def _check_headers(images: list[Path]) -> None:
     broken = []
     for image in images:
         try:
-            Image.open(image).close()
-        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB):
+            check_header(image)
+        except Unreadable:
             broken.append(image)
     if broken:
         raise InputError(

@@ -1,20 +1,17 @@
 """TensorFlow Datasets in array_record form, read without TensorFlow."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from zcpt_jax.data._augment import CropAndFlip, ResizedCropFlipJitter
 from zcpt_jax.data._dataset import Augment, Dataset
+from zcpt_jax.data._decode import Unreadable, decode
 from zcpt_jax.types import InputError
-
-_BOMB = Image.DecompressionBombError
 
 
 @dataclass(frozen=True)
@@ -126,9 +123,8 @@ class TfdsSource:
         row = index if self.rows is None else int(self.rows[index])
         record = self._record(row)
         try:
-            with Image.open(io.BytesIO(record["image"])) as picture:
-                return np.asarray(picture.convert("RGB")), int(record["label"])
-        except (OSError, UnidentifiedImageError, SyntaxError, _BOMB) as error:
+            return decode(record["image"]), int(record["label"])
+        except Unreadable as error:
             raise self._damaged(row, error) from error
 
     def _record(self, row: int) -> Any:
@@ -179,8 +175,13 @@ def split_of(spec: TfdsSpec, part: Part) -> str:
 
 
 def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
-    import tensorflow_datasets as tfds
-
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"dataset {name} needs tensorflow-datasets, which is not installed; "
+            'run pip install "zcpt_jax[data]"'
+        ) from error
     where = data_dir or str(Path(tfds.core.constants.DATA_DIR))
     prepare = (
         f"prepare it with: python launch/prepare_data.py --dataset={name} "

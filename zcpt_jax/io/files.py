@@ -1,5 +1,6 @@
 """Files that survive a kill: whole ones renamed into place, long ones line by line."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -39,20 +40,25 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Adds complete lines to a file.
+    """Add complete lines to a file.
 
     A kill can leave the last line cut off: :func:`complete_lines` drops it.
 
     Raises:
-      InputError: if that fails.
+      InputError: if that fails; the file is then as it was before.
     """
+    before = path.stat().st_size if path.exists() else 0
     try:
         with path.open("a") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.truncate(path, before)
         raise InputError(
-            f"cannot write {path}: {error.strerror}; the lines before are still there, "
-            "run again once there is room or permission"
+            f"cannot write {path}: {error.strerror}; what was written before is still "
+            "there, run again once there is room or permission"
         ) from error
 
 

@@ -1,11 +1,13 @@
 """Run directories: configuration, progress that survives a kill, results.
 
-Every file is written whole and renamed into place, so that whatever moment a run is
-killed at, the files hold complete lines and the next run goes on from them.
+Files are written whole and renamed into place; scores are added line by line, and a
+line that a kill cut off is dropped. Whatever moment a run is killed at, the next run
+goes on from the lines that are complete.
 """
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +17,8 @@ import numpy as np
 
 from zcpt_jax.io.files import (
     CONFIG,
+    append,
+    complete_lines,
     make_folder,
     read_json,
     settle_config,
@@ -67,7 +71,7 @@ class RunDirectory:
             self._remove_results()
         settle_config(self.path, config, environment or {}, DECISIONS, repair)
         self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
-        self._validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
+        validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
         self._scores = {
             (line["proposal"], line["step"], edge): _floats(scores)
             for line in self._decisions
@@ -75,7 +79,7 @@ class RunDirectory:
         }
         self._validated = {
             (line["genotype"], line["start"]): _floats(line["scores"])
-            for line in self._validation
+            for line in validation
         }
 
     def recall(self, proposal: int, step: int, edge: str) -> list[Any] | None:
@@ -94,8 +98,8 @@ class RunDirectory:
             lines = [asdict(step) for step in new]
             for line in lines:
                 line["scores"] = {e: _plain(v) for e, v in line["scores"].items()}
+            append(self.path / DECISIONS, _text(lines))
             self._decisions += lines
-            self._write_lines(DECISIONS, self._decisions)
 
     def _has(self, step: DecisionRecord) -> bool:
         keys = ((step.proposal, step.step, edge) for edge in step.scores)
@@ -108,8 +112,7 @@ class RunDirectory:
     def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
         """Writes the scores of one genotype on consecutive minibatches."""
         line = {"genotype": genotype, "start": start, "scores": _plain(scores)}
-        self._validation.append(line)
-        self._write_lines(VALIDATION, self._validation)
+        append(self.path / VALIDATION, _text([line]))
 
     def decisions(self) -> list[dict[str, Any]]:
         """All lines of the decisions file, scores as numbers."""
@@ -147,15 +150,14 @@ class RunDirectory:
         file = self.path / name
         if not file.exists():
             return []
-        text = file.read_text(errors="replace")
-        lines, good = text.split("\n"), []
-        for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+        good: list[dict[str, Any]] = []
+        for number, line in enumerate(complete_lines(file), 1):
             problem = _problem(line, fields)
             if problem is None:
                 good.append(json.loads(line))
             elif repair:
-                write_atomically(file.with_suffix(".damaged"), text)
-                self._write_lines(name, good)
+                shutil.copyfile(file, file.with_suffix(".damaged"))
+                self.write(name, _text(good))
                 break
             else:
                 raise InputError(
@@ -165,8 +167,9 @@ class RunDirectory:
                 )
         return good
 
-    def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        self.write(name, "".join(json.dumps(line) + "\n" for line in lines))
+
+def _text(lines: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _plain(values: Any) -> Any:

@@ -21,6 +21,7 @@ from zcpt_jax.training._order import epoch_order
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.training._report import best_test, write_report
 from zcpt_jax.training._step import TrainState, initial_state, make_train_step
+from zcpt_jax.training._store import Saving
 from zcpt_jax.training._train import Outcome, Preempted, train_network
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Placement",
     "Preempted",
     "Recipe",
+    "Saving",
     "TrainState",
     "augment",
     "best_test",

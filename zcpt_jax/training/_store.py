@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,31 @@ from zcpt_jax.training._step import TrainState
 KIND = Kind("a retrained network", "launch/retrain.py")
 
 
+@dataclass(frozen=True)
+class Saving:
+    """What a training leaves on disk, and how often. Decides nothing of the result.
+
+    Attributes:
+      folder: folder of the run.
+      settings: everything that decides the result, the recipe included; a folder made
+        with others is refused.
+      environment: versions, command and the like, kept beside the settings.
+      overwrite: whether to start anew whatever is in the folder.
+      save_every: steps between checkpoints besides the one after each epoch; None for
+        those alone.
+      log_every: steps between lines of metrics.
+      keep: newest checkpoints that are kept, besides that of the best test.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any] | None = None
+    overwrite: bool = False
+    save_every: int | None = None
+    log_every: int = 50
+    keep: int = 2
+
+
 class Store:
     """A run's folder as every process sees it; a context.
 
@@ -25,45 +51,31 @@ class Store:
     hands what it read to the others.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        mesh: Mesh,
-        *,
-        steps: int,
-        keep: int,
-        environment: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Creates the folder, or opens it to go on.
+    def __init__(self, saving: Saving, mesh: Mesh, steps: int) -> None:
+        """Create the folder, or open it to go on.
 
         Args:
-          folder: of the run.
-          settings: everything that decides the result.
+          saving: what is saved, and where.
           mesh: the devices that states lie on.
-          steps: of the whole training.
-          keep: newest states that are kept, besides the best.
-          environment: versions, command and the like.
-          overwrite: start anew whatever is there.
+          steps: number of steps of the whole training.
 
         Raises:
           InputError: as :class:`zcpt_jax.io.checkpoints.TrainingFolder`.
         """
-        self._mesh, self._path = mesh, folder
+        self._mesh, self._path = mesh, saving.folder
         self._events: Events | None = None
         self._folder: TrainingFolder | None = None
         self._opened = contextlib.ExitStack()
         if jax.process_index() == 0:
             self._folder = self._opened.enter_context(
                 TrainingFolder(
-                    folder,
-                    settings,
+                    saving.folder,
+                    saving.settings,
                     kind=KIND,
                     steps=steps,
-                    keep=keep,
-                    environment=environment,
-                    overwrite=overwrite,
+                    keep=saving.keep,
+                    environment=saving.environment,
+                    overwrite=saving.overwrite,
                 )
             )
 

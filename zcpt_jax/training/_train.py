@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,7 +16,7 @@ from zcpt_jax.training._optimiser import make_optimiser, make_schedule
 from zcpt_jax.training._preemption import Preemption
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.training._step import TrainState, initial_state, make_train_step
-from zcpt_jax.training._store import Store
+from zcpt_jax.training._store import Saving, Store
 from zcpt_jax.types import InputError, Progress, ScoreError, Variables
 
 
@@ -64,16 +63,10 @@ def train_network(
     data: Input,
     recipe: Recipe,
     mesh: Mesh,
+    saving: Saving,
     *,
-    folder: Path,
-    settings: Mapping[str, Any],
     fully_sharded: bool = False,
-    save_every: int | None = None,
-    log_every: int = 50,
-    keep: int = 2,
     progress: Progress | None = None,
-    environment: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
 ) -> Outcome:
     """Trains a network, or goes on where an earlier run ended.
 
@@ -88,17 +81,10 @@ def train_network(
       data: the images.
       recipe: the recipe.
       mesh: a row of devices.
-      folder: of the run.
-      settings: everything that decides the result, the recipe included.
+      saving: what goes to disk, and how often.
       fully_sharded: whether large arrays of the state are split over the devices too,
         rather than copied to each.
-      save_every: steps between states on disk besides the one after each epoch; no
-        influence on the result.
-      log_every: steps between lines of metrics.
-      keep: newest states that are kept, besides that of the best test.
       progress: called after every step.
-      environment: versions, command and the like, kept in the folder.
-      overwrite: start anew whatever is in the folder.
 
     Returns:
       The trained variables, and how they do on the test images.
@@ -123,15 +109,7 @@ def train_network(
     state = initial_state(variables, optimiser, recipe)
     placed = placement(state, mesh, fully_sharded)
     train = make_train_step(module, recipe, optimiser, epoch, groups=groups)
-    with Store(
-        folder,
-        settings,
-        mesh,
-        steps=recipe.epochs * epoch,
-        keep=keep,
-        environment=environment,
-        overwrite=overwrite,
-    ) as store:
+    with Store(saving, mesh, steps=recipe.epochs * epoch) as store:
         run = _Run(
             recipe,
             data,
@@ -140,8 +118,8 @@ def train_network(
             lambda number: float(schedule(number // recipe.accumulate)),
             store,
             epoch,
-            save_every or epoch,
-            log_every,
+            saving.save_every or epoch,
+            saving.log_every,
             progress or (lambda stage, done, total, note: None),
         )
         done, host = store.restore(state)

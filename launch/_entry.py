@@ -1,0 +1,48 @@
+"""Console commands of the installed package, such as ``zcpt-search``."""
+
+import runpy
+
+
+def _run(name: str) -> None:
+    # As the main module, whose flags are those that --help lists.
+    runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
+
+
+def convert_table() -> None:
+    """Run ``zcpt-convert-table``."""
+    _run("convert_table")
+
+
+def correlate() -> None:
+    """Run ``zcpt-correlate``."""
+    _run("correlate")
+
+
+def evaluate() -> None:
+    """Run ``zcpt-evaluate``."""
+    _run("evaluate")
+
+
+def prepare_data() -> None:
+    """Run ``zcpt-prepare-data``."""
+    _run("prepare_data")
+
+
+def retrain() -> None:
+    """Run ``zcpt-retrain``."""
+    _run("retrain")
+
+
+def score() -> None:
+    """Run ``zcpt-score``."""
+    _run("score")
+
+
+def search() -> None:
+    """Run ``zcpt-search``."""
+    _run("search")
+
+
+def train_supernet() -> None:
+    """Run ``zcpt-train-supernet``."""
+    _run("train_supernet")
