@@ -11,8 +11,9 @@ from zcpt_jax import lowering
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.proxies import get_proxy
 from zcpt_jax.scoring.scorer import Scorer
+from zcpt_jax.search.decision_rule import DecisionRule
 from zcpt_jax.search.edge_orders import get_order
-from zcpt_jax.search.proposal import DecisionRule, propose
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import Batch, Masks
 

@@ -226,7 +226,7 @@ def test_processes_that_see_different_devices_all_end(tmp_path, case, expected):
 def test_a_search_goes_on_after_its_device_was_lost(
     tmp_path, capsys, monkeypatch, said
 ):
-    dispatch, calls = Scorer._dispatch, []
+    dispatch, calls = Scorer.dispatch, []
 
     def lose(self, *args):
         calls.append(args)
@@ -236,7 +236,7 @@ def test_a_search_goes_on_after_its_device_was_lost(
 
     arguments = (*SMALL, "--devices=1", f"--output_dir={tmp_path}")
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "_dispatch", lose)
+        patch.setattr(Scorer, "dispatch", lose)
         message, _ = helpers.run_command(capsys, search, *arguments)
     assert message.startswith("error: the device failed") and f": {said}. " in message
     assert "is kept; run the same command again" in message and "\n" not in message

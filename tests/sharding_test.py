@@ -12,7 +12,7 @@ from zcpt_jax import sharding
 from zcpt_jax.data import load_dataset
 from zcpt_jax.lowering import CPU, GPU
 from zcpt_jax.proxies import PROXIES
-from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig, scorer
+from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig, _pending
 from zcpt_jax.scoring.scorer import Scorer
 from zcpt_jax.types import InputError
 
@@ -145,9 +145,9 @@ def test_processes_agree_on_scoring_again(monkeypatch, own, others, expected):
         exchanged.append(int(status))
         return np.array([status, others])
 
-    monkeypatch.setattr(scorer.multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(_pending.multihost_utils, "process_allgather", gather)
     error = None if own is None else jax.errors.JaxRuntimeError(own)
-    found = scorer._agreed(error, processes=2)
+    found = _pending._agreed(error, processes=2)
     assert len(exchanged) == 1
     assert (found is None) if expected is None else str(found) == expected
 
@@ -155,13 +155,13 @@ def test_processes_agree_on_scoring_again(monkeypatch, own, others, expected):
 def test_what_fails_in_one_process_ends_all(monkeypatch):
     failed = scorer._FAILED
     monkeypatch.setattr(
-        scorer.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
+        _pending.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="another process failed"):
-        scorer._agreed(None, processes=2)
+        _pending._agreed(None, processes=2)
     lost = jax.errors.JaxRuntimeError("INTERNAL: lost")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: lost"):
-        scorer._agreed(lost, processes=2)
+        _pending._agreed(lost, processes=2)
 
 
 @pytest.mark.cpu_only

@@ -17,6 +17,7 @@ from zcpt_jax.analysis.correlation import Interval, kendall, mean_interval, spea
 from zcpt_jax.masks import DISCRETISE
 from zcpt_jax.proxies import get_proxy
 from zcpt_jax.scoring.evaluator import Evaluator
+from zcpt_jax.search.decision_rule import DecisionRule
 from zcpt_jax.search.edge_orders import EdgeOrder
 from zcpt_jax.search.memory import DecisionRecord, NoMemory
 from zcpt_jax.search.operation_scores import (
@@ -27,7 +28,7 @@ from zcpt_jax.search.operation_scores import (
     Trained,
     get_operation_score,
 )
-from zcpt_jax.search.proposal import DecisionRule, ScoreStep, propose
+from zcpt_jax.search.proposal import ScoreStep, propose
 from zcpt_jax.types import (
     Decision,
     InputError,

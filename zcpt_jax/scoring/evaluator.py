@@ -14,10 +14,9 @@ import numpy as np
 
 from zcpt_jax import lowering, sharding
 from zcpt_jax.data import Dataset
-from zcpt_jax.scoring import initial_weights as weights_of
 from zcpt_jax.scoring._calls import Inputs, Rows
 from zcpt_jax.scoring.config import Execution, ScoringConfig
-from zcpt_jax.scoring.initial_weights import NETWORK, SUPERNET
+from zcpt_jax.scoring.initial_weights import NETWORK, SUPERNET, InitialWeights
 from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK, Feed, Minibatches
 from zcpt_jax.scoring.scorer import Pending, Scorer
 from zcpt_jax.types import AS_NETWORK, Batch, Masks, Proxy, Space, Variables
@@ -100,6 +99,9 @@ class Evaluator:
         )
         self._feed_size = max(together * config.score_batches, VALIDATION_BLOCK)
         self._together = together
+        self._weights = InitialWeights(
+            space, dataset.image_shape, config.seed, _WEIGHTS
+        )
         self._given = variables
         self._networks: dict[Any, _Network] = {}
         self._feeds: dict[tuple[Any, ...], Any] = {}
@@ -140,7 +142,7 @@ class Evaluator:
         resident = {
             **self._minibatches.shapes(),
             "feed": feed,
-            **self._named([(SUPERNET,)]),
+            **self._weights.named([(SUPERNET,)]),
         }
         masks = self._entries(self.space.init_masks(), 0.0, 1)
         one = np.zeros(1, int)
@@ -302,7 +304,7 @@ class Evaluator:
             form=self.form,
             forward_only=self.proxy.forward_only,
             mesh=self._mesh,
-            inputs=Inputs(self._variables_of(module), self._batch_of),
+            inputs=Inputs(self._weights.inside(module), self._batch_of),
             sizes=sizes,
             name=f"{self.proxy.name}, {name}",
         )
@@ -313,28 +315,6 @@ class Evaluator:
     def _batch_of(self, resident: Any, number: Any) -> Batch:
         return self._minibatches.batch(resident, resident["feed"], number)
 
-    def _variables_of(self, module: nn.Module) -> Callable[[Any, Any], Variables]:
-        def variables(resident: Any, number: Any) -> Variables:
-            if "variables" in resident:
-                given: Variables = resident["variables"]
-                return given
-            name = jax.tree.map(lambda leaf: leaf[number], resident["names"])
-            return self._draw(module, resident["seed"], name)
-
-        return variables
-
-    def _draw(self, module: nn.Module, seed: Any, name: weights_of.Names) -> Variables:
-        """Pure: initial variables of a name."""
-        key = weights_of.key_of(seed, name)
-        shape, space = self.dataset.image_shape, self.space
-        if type(space).init_networks is Space.init_networks:
-            return space.init_variables(module, key, shape)
-        draws = [
-            lambda key, init=init: init(module, key, shape)
-            for init in (space.init_variables, space.init_networks)
-        ]
-        return jax.lax.switch(name.kinds, draws, key)
-
     def _entries(
         self, masks: Masks, as_network: float, count: int, stacked: bool = False
     ) -> dict[str, Any]:
@@ -343,10 +323,6 @@ class Evaluator:
         if self._masked is not None:
             entries[AS_NETWORK] = np.full(count, as_network, np.float32)
         return entries
-
-    def _named(self, names: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        found = weights_of.as_arrays(names, _WEIGHTS)
-        return {"seed": np.uint32(self.config.seed), "names": found}
 
     def _start(
         self,
@@ -362,7 +338,7 @@ class Evaluator:
                 self._resident = scorer.put(self._minibatches.resident())
         resident = {**self._resident, "feed": self._feed(minibatches)}
         if self._given is None and self.form.inside:
-            resident |= scorer.put(self._named(weights))
+            resident |= scorer.put(self._weights.named(weights))
             return [(np.arange(len(rows.owners)), self._timed(scorer, resident, rows))]
         calls = []
         for number, name in enumerate(weights):
@@ -411,13 +387,7 @@ class Evaluator:
             raise NotImplementedError("trained weights are those of the supernet")
         if self._drawn[0] != (network.module, name):
             with self.stopwatch.measure("initialisation"):
-                drawn = self._given or self._draw_on_host(network.module, name)
+                drawn = self._given or self._weights.on_host(network.module, name)
                 drawn = network.scorer.put(drawn)
             self._drawn = ((network.module, name), drawn)
         return self._drawn[1]
-
-    def _draw_on_host(self, module: nn.Module, name: tuple[int, ...]) -> Variables:
-        row = jax.tree.map(lambda leaf: leaf[0], weights_of.as_arrays([name], 1))
-        key, space = weights_of.key_of(np.uint32(self.config.seed), row), self.space
-        init = space.init_networks if name[0] == NETWORK else space.init_variables
-        return init(module, key, self.dataset.image_shape)

@@ -1,11 +1,14 @@
 """Initial weights by name: each draw follows from the seed and what it is for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from zcpt_jax.types import Space, Variables
 
 SUPERNET, NETWORK = 0, 1
 """What weights are for: the first number of their name."""
@@ -59,3 +62,63 @@ def key_of(seed: Any, name: Names) -> jax.Array:
         data = jnp.where(place < name.lengths, folded, data)
         key = jax.random.wrap_key_data(data)
     return key
+
+
+class InitialWeights:
+    """Initial weights of a space's networks, drawn on devices or on the host."""
+
+    def __init__(
+        self, space: Space, image_shape: tuple[int, ...], seed: int, count: int
+    ) -> None:
+        """Prepare draws; nothing is drawn yet.
+
+        Args:
+          space: the space.
+          image_shape: ``[H, W, C]`` of images.
+          seed: all draws derive from it.
+          count: draws that a call can name.
+        """
+        self._space, self._shape = space, image_shape
+        self._seed, self._count = seed, count
+
+    def named(self, names: Sequence[Name]) -> dict[str, Any]:
+        """Return what a call reads, to draw the weights of these names."""
+        return {"seed": np.uint32(self._seed), "names": as_arrays(names, self._count)}
+
+    def inside(self, module: nn.Module) -> Callable[[Any, Any], Variables]:
+        """Return the function that draws inside a call.
+
+        Args:
+          module: whose variables.
+
+        Returns:
+          A pure function of what :meth:`named` gives and the number of a name;
+          variables that a call was given take precedence.
+        """
+
+        def variables(resident: Any, number: Any) -> Variables:
+            if "variables" in resident:
+                given: Variables = resident["variables"]
+                return given
+            name = jax.tree.map(lambda leaf: leaf[number], resident["names"])
+            return self._draw(module, resident["seed"], name)
+
+        return variables
+
+    def _draw(self, module: nn.Module, seed: Any, name: Names) -> Variables:
+        key = key_of(seed, name)
+        shape, space = self._shape, self._space
+        if type(space).init_networks is Space.init_networks:
+            return space.init_variables(module, key, shape)
+        draws = [
+            lambda key, init=init: init(module, key, shape)
+            for init in (space.init_variables, space.init_networks)
+        ]
+        return jax.lax.switch(name.kinds, draws, key)
+
+    def on_host(self, module: nn.Module, name: Name) -> Variables:
+        """Draw the variables of one name."""
+        row = jax.tree.map(lambda leaf: leaf[0], as_arrays([name], 1))
+        key, space = key_of(np.uint32(self._seed), row), self._space
+        init = space.init_networks if name[0] == NETWORK else space.init_variables
+        return init(module, key, self._shape)

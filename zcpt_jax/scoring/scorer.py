@@ -27,6 +27,7 @@ from zcpt_jax.scoring._calls import (
     make_call,
 )
 from zcpt_jax.scoring._groups import choose_width, group_rows, shares
+from zcpt_jax.scoring._pending import Pending
 from zcpt_jax.types import ApplyFn, Batch, InputError, Masks, ScoreFn, Variables
 
 
@@ -60,6 +61,7 @@ class Scorer:
       chunk_size: masks that a device puts together, None until the first call settles
         it.
       programs: what was compiled.
+      processes: processes that share the masks.
       busy_seconds: for how long devices had something to do.
       on_chunk: called with the share of masks scored so far, in (0, 1].
     """
@@ -93,6 +95,7 @@ class Scorer:
         """
         self._mesh = None if mesh is None else sharding.local(mesh)
         self._place = sharding.places(mesh)
+        self.processes = self._place.processes
         self.form = lowering.of_mesh(mesh) if form is None else form
         self._scored = Scored(score_fn, apply_fn, inputs, forward_only)
         self._sizes, self._name = sizes, name
@@ -163,7 +166,7 @@ class Scorer:
             return jax.device_put(tree)
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
-    def start(self, resident: Any, rows: Rows) -> "Pending":
+    def start(self, resident: Any, rows: Rows) -> Pending:
         """Begins to score; the host is free until the result is asked for.
 
         Args:
@@ -173,7 +176,7 @@ class Scorer:
         Raises:
           MemoryError: if a single mask does not fit.
         """
-        self._settle(resident, rows)
+        self.settle(resident, rows)
         return Pending(self, resident, rows)
 
     def prepare(self, resident: Any, rows: Rows) -> None:
@@ -183,9 +186,9 @@ class Scorer:
           resident: arrays, or their shapes.
           rows: as many as a group has, of any value.
         """
-        self._settle(resident, rows)
+        self.settle(resident, rows)
 
-    def _settle(self, resident: Any, rows: Rows) -> None:
+    def settle(self, resident: Any, rows: Rows) -> None:
         """Compiles for these shapes, with fewer masks put together until it fits."""
         with self._lock:
             if self.chunk_size is None:
@@ -198,13 +201,13 @@ class Scorer:
                     args = self._example(resident, rows)
                     _, bytes_needed = self._compile(args)
                 except jax.errors.JaxRuntimeError as error:
-                    self._shrink(error, 0.5)
+                    self.shrink(error, 0.5)
                     continue
                 most = memory.limit(self._device)
                 if most is None or bytes_needed <= most or self.chunk_size == 1:
                     break
                 self._compiled.clear()
-                self._shrink(None, most / bytes_needed)
+                self.shrink(None, most / bytes_needed)
             self._agree()
             self._settled.add((self.chunk_size, shapes))
 
@@ -221,7 +224,13 @@ class Scorer:
             found = multihost_utils.process_allgather(np.array(self.chunk_size))
             self.chunk_size = int(found.min())
 
-    def _shrink(self, error: BaseException | None, share: float) -> None:
+    def shrink(self, error: BaseException | None, fraction: float) -> None:
+        """Put fewer masks together, because of an error or a known size.
+
+        Raises:
+          MemoryError: if a single mask does not fit.
+          BaseException: the error, if it does not come from a full memory.
+        """
         if error is not None and not memory.is_exhausted(error):
             raise error
         if self.chunk_size == 1:
@@ -231,7 +240,7 @@ class Scorer:
             ) from error
         assert self.chunk_size is not None
         before = self.chunk_size
-        fits = max(1, min(int(before * share), before - 1))
+        fits = max(1, min(int(before * fraction), before - 1))
         parts = -(-before // fits)
         self.chunk_size = -(-before // parts)  # as many in each part
 
@@ -288,7 +297,7 @@ class Scorer:
             return compiled, program.bytes
         return self._compiled[key], 0
 
-    def _dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
+    def dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
         """Calls for all rows, and which row each of their scores is of."""
         assert self.chunk_size is not None
         groups = group_rows(rows.weights, rows.owners, self.chunk_size)
@@ -307,97 +316,6 @@ class Scorer:
             unused = np.arange(self._groups)[None, :, None] >= own[:, None, None]
             calls.append((compiled(resident, *args), np.where(unused, -1, here)))
         return calls
-
-
-class Pending:
-    """Scores that devices work on."""
-
-    def __init__(self, scorer: Scorer, resident: Any, rows: Rows) -> None:
-        """Starts the work."""
-        self._scorer, self._resident, self._rows = scorer, resident, rows
-        self._error: BaseException | None = None
-        self._calls: list[tuple[Any, np.ndarray]] = []
-        self._begin()
-
-    def _begin(self) -> None:
-        self._started = time.perf_counter()
-        self._error = None
-        try:
-            self._calls = self._scorer._dispatch(self._resident, self._rows)
-        except jax.errors.JaxRuntimeError as error:
-            self._error = error
-        self._ended = self._started
-        self._watch = threading.Thread(target=self._note_the_end, daemon=True)
-        self._watch.start()
-
-    def _note_the_end(self) -> None:
-        """Runs beside the host's work, which may take longer than the devices'."""
-        try:
-            for out, _ in self._calls:
-                out.block_until_ready()
-        except jax.errors.JaxRuntimeError:
-            pass  # the result says so
-        self._ended = time.perf_counter()
-
-    def result(self) -> np.ndarray:
-        """The scores, on the host: float32 ``[R]``, or ``[R, M]``.
-
-        Raises:
-          MemoryError: if a single mask does not fit.
-        """
-        while True:
-            scores, there = self._read()
-            error = _agreed(self._error, self._scorer._place.processes)
-            if error is None:
-                break
-            self._scorer._shrink(error, 0.5)
-            self._scorer._settle(self._resident, self._rows)
-            self._begin()
-        self._watch.join()
-        self._scorer.busy_seconds += self._ended - self._started
-        if self._scorer._place.processes > 1:
-            found, known = multihost_utils.process_allgather((scores, there))
-            scores = np.asarray(found)[known.argmax(axis=0), np.arange(len(there))]
-        return scores
-
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores ``[R]`` or ``[R, M]``, and which of them this process has."""
-        there = np.zeros(len(self._rows.owners), bool)
-        scores = np.zeros(len(there), np.float32)
-        try:
-            for number, (out, rows) in enumerate(self._calls, 1):
-                part = jax.device_get(out).reshape(*rows.shape, *out.shape[2:])
-                if number == 1:
-                    scores = np.zeros((len(there), *out.shape[2:]), np.float32)
-                scores[rows[rows >= 0]] = part[rows >= 0]
-                there[rows[rows >= 0]] = True
-                self._scorer.on_chunk(number / len(self._calls))
-        except jax.errors.JaxRuntimeError as error:
-            self._error = error
-        return scores, there
-
-
-_FINE, _TOO_LARGE, _FAILED = range(3)
-
-
-def _agreed(error: BaseException | None, processes: int) -> BaseException | None:
-    """Why all processes try again, or None; raises in all what ends the work in one.
-
-    All ask at the same moments, so that none waits for another for ever.
-    """
-    status = _FINE
-    if error is not None:
-        status = _TOO_LARGE if memory.is_exhausted(error) else _FAILED
-    worst = status
-    if processes > 1:
-        worst = int(multihost_utils.process_allgather(np.int32(status)).max())
-    if status == _FAILED and error is not None:
-        raise error
-    if worst == _FAILED:
-        raise jax.errors.JaxRuntimeError("INTERNAL: another process failed")
-    if worst == _TOO_LARGE and error is None:
-        return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: in another process")
-    return error
 
 
 def score_masks(

@@ -7,10 +7,11 @@ two stages, for masks and scores of any origin.
 from zcpt_jax.search._zero_cost_pt import SearchResult, zero_cost_pt
 from zcpt_jax.search.budgets import Budget, make_budgets
 from zcpt_jax.search.config import SearchConfig
+from zcpt_jax.search.decision_rule import DecisionRule
 from zcpt_jax.search.edge_orders import ORDERS, get_order
 from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.search.operation_scores import OPERATION_SCORES, get_operation_score
-from zcpt_jax.search.proposal import DecisionRule, propose
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.search.validation import validate
 
 __all__ = [

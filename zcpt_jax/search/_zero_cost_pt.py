@@ -16,6 +16,7 @@ from zcpt_jax.scoring.config import Execution
 from zcpt_jax.scoring.evaluator import Evaluator
 from zcpt_jax.search.budgets import make_budgets
 from zcpt_jax.search.config import SearchConfig
+from zcpt_jax.search.decision_rule import DecisionRule
 from zcpt_jax.search.edge_orders import get_order
 from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.search.operation_scores import (
@@ -24,7 +25,7 @@ from zcpt_jax.search.operation_scores import (
     Trained,
     get_operation_score,
 )
-from zcpt_jax.search.proposal import DecisionRule, propose
+from zcpt_jax.search.proposal import propose
 from zcpt_jax.search.validation import best_genotype, total_scores, validate
 from zcpt_jax.types import Masks, Progress, Proxy, ScoreError, Space, Variables
 

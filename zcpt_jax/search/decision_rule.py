@@ -1,0 +1,92 @@
+"""How scores decide which candidates of a decision stay."""
+
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from zcpt_jax.masks import REMOVE, Perturbation
+from zcpt_jax.types import Array, Decision, InputError, Masks, ScoreError
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How the scores of a decision's candidates decide which of them stay.
+
+    Attributes:
+      perturbation: how candidates are compared: each removed, or each alone.
+      comparable: turns the scores of masks that are compared, ``[n]``, or ``[n, M]`` of
+        an ensemble, into ``[n]``, higher is better (``Proxy.comparable``).
+      permits: whether masks, decided in part, are allowed; all are by default.
+    """
+
+    perturbation: Perturbation = REMOVE
+    comparable: Callable[[Array], np.ndarray] = np.asarray
+    permits: Callable[[Masks], bool] = lambda masks: True
+
+    def strengths(self, scores: Array) -> np.ndarray:
+        """Turn scores into ``[n]``, of which the candidate to keep has the highest."""
+        comparable = self.comparable(scores)
+        return -comparable if self.perturbation.lowest_stays else comparable
+
+
+def keep_best(
+    scores: np.ndarray,
+    decision: Decision,
+    where: str,
+    permits: Callable[[list[int]], bool] = lambda kept: True,
+    perturbation: Perturbation = REMOVE,
+) -> list[int]:
+    """The candidates that stay: those whose removal leaves the lowest scores.
+
+    Where each candidate was tried alone instead, those with the highest. Where
+    candidates go one by one, all but the worst. NaN is ignored, as ``np.nanargmin``
+    does, with a warning; ties go to the first. Minus infinity is the lowest score there
+    is: a network that tells no two images apart.
+
+    Args:
+      scores: ``[O]``, the score of each candidate's mask, higher is better.
+      decision: what is decided.
+      where: which proposal and step, for messages.
+      permits: which choices are allowed; the best that is allowed is taken, where the
+        best score counts most.
+      perturbation: what the masks were.
+
+    Returns:
+      Their indices, ascending.
+
+    Raises:
+      ScoreError: if too few scores are numbers, one is plus infinity, or all are minus
+        infinity.
+      InputError: if no choice is allowed.
+    """
+    scores = np.asarray(scores)
+    keep = len(scores) - 1 if decision.one_by_one else decision.keep
+    edge = f"edge {decision.name}, {where}"
+    listed = dict(zip(decision.candidates, scores.tolist(), strict=True))
+    usable = ~np.isnan(scores)
+    if usable.sum() < keep or (scores[usable] == -np.inf).all():
+        raise ScoreError(f"no usable score for {edge}: {listed}")
+    if (scores == np.inf).any():
+        names = [name for name, value in listed.items() if value == np.inf]
+        raise ScoreError(
+            f"the score {perturbation.name} {names[0]} is infinite for {edge}: {listed}"
+        )
+    if not usable.all():
+        names = [c for c, ok in zip(decision.candidates, usable, strict=True) if not ok]
+        warnings.warn(
+            f"the score {perturbation.name} {', '.join(names)} is NaN for {edge}; "
+            "ignored",
+            stacklevel=2,
+        )
+    worth = -scores if perturbation.lowest_stays else scores
+    order = np.argsort(np.where(usable, -worth, np.inf), kind="stable").tolist()
+    for choice in itertools.combinations(order[: usable.sum()], keep):
+        if permits(sorted(choice)):
+            return sorted(choice)
+    raise InputError(
+        f"no choice on {edge} keeps within all budgets together, though each can be "
+        "kept alone; relax one of them"
+    )
