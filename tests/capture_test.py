@@ -28,7 +28,7 @@ class Block(nn.Module):
         if self.marked:
             (x,) = capture.CutPoint()(x)
         y = nn.BatchNorm(use_running_average=True)(nn.Conv(5, (3, 3))(x))
-        y = capture.ReLU()(y, live=2.0, dead=1.0) if self.marked else nn.relu(y)
+        y = capture.ReLU()(y, count=2.0, zero_count=1.0) if self.marked else nn.relu(y)
         return mask[0] * x + mask[1] * y, None
 
 

@@ -204,7 +204,7 @@ def test_a_capped_relu_is_flat_above_its_cap(cap):
     x = jnp.array([-7.0, -0.5, 0.5, 5.5, 6.5, 70.0])
     relu = capture.ReLU(cap)
     np.testing.assert_array_equal(relu.apply({}, x), np.clip(x, 0, cap))
-    grad = jax.grad(lambda x: relu.apply({}, x, live=3.0, dead=2.0).sum())(x)
+    grad = jax.grad(lambda x: relu.apply({}, x, count=3.0, zero_count=2.0).sum())(x)
     top = 0 if cap else 1
     np.testing.assert_array_equal(grad, [0, 0, 1, 1, top, top])
 

@@ -189,7 +189,7 @@ def test_nwot_counts_live_and_dead_as_told():
     class Counted(nn.Module):
         @nn.compact
         def __call__(self, x, masks):
-            return capture.ReLU()(x, live=3.0, dead=2.0).sum(1)
+            return capture.ReLU()(x, count=3.0, zero_count=2.0).sum(1)
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 10)), jnp.float32)
     c = np.asarray(x > 0, np.float64)

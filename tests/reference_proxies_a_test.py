@@ -154,7 +154,7 @@ def test_linear_regions_sees_masks_that_relus_are_told():
         @nn.compact
         def __call__(self, x, mask):
             x = x[:, :2, :2].reshape(len(x), -1)
-            outs = [capture.ReLU()(nn.Dense(3)(x), live=m != 0) for m in mask]
+            outs = [capture.ReLU()(nn.Dense(3)(x), count=m != 0) for m in mask]
             return mask[0] * outs[0] + mask[1] * outs[1]
 
     both, one = np.ones(2, np.float32), np.array([1, 0], np.float32)

@@ -153,7 +153,7 @@ def test_processes_agree_on_scoring_again(monkeypatch, own, others, expected):
 
 
 def test_what_fails_in_one_process_ends_all(monkeypatch):
-    failed = scorer._FAILED
+    failed = _pending._FAILED
     monkeypatch.setattr(
         _pending.multihost_utils, "process_allgather", lambda s: np.array([s, failed])
     )

@@ -67,7 +67,7 @@ def forward(
       masks: operation weights, passed through.
       norm: how every ``nn.BatchNorm`` acts, whatever the network asks for.
         ``'batch'`` uses the two-pass variance, as PyTorch does.
-      on_relu: called with ``(z, live, dead)`` of every :class:`ReLU`.
+      on_relu: called with ``(z, count, zero_count)`` of every :class:`ReLU`.
       on_layer: called with the path and the output of every layer (a module that owns
         a parameter named ``kernel``, or each slice of one that owns ``kernels``); what
         it returns replaces the output. The path is that of :func:`kernels`; inside a
@@ -147,7 +147,7 @@ def read_relus(
       images: ``[B, H, W, C]``.
       masks: operation weights, passed through.
       norm: how BatchNorm acts.
-      read: called with ``(z, live, dead)``, as :class:`ReLU` explains them; returns a
+      read: called with ``(z, count, zero_count)``, as :class:`ReLU` explains them; returns a
         pytree of arrays and keeps nothing.
 
     Returns:

@@ -176,24 +176,24 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, live: Any = 1.0, dead: Any = 0.0, used: Any = None
+        self, x: jax.Array, count: Any = 1.0, zero_count: Any = 0.0, used: Any = None
     ) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
 
         Args:
           x: the input.
-          live: how often its ReLUs count.
-          dead: how often they count as if all images were zero.
+          count: how often its ReLUs count.
+          zero_count: how often they count as if all images were zero.
           used: zero if the result does not matter, see :func:`where_used`.
         """
         y = x
         if self.expansion > 1:
             y = Conv(self.expansion * x.shape[-1], 1, name="expand")(y, used)
             y = batch_norm(name="expand_norm")(y)
-            y = ReLU(self.cap, name="expand_relu")(y, live, dead)
+            y = ReLU(self.cap, name="expand_relu")(y, count, zero_count)
         y = DepthwiseConv(self.size, self.stride, name="depthwise")(y, used)
         y = batch_norm(name="depthwise_norm")(y)
-        y = ReLU(self.cap, name="depthwise_relu")(y, live, dead)
+        y = ReLU(self.cap, name="depthwise_relu")(y, count, zero_count)
         y = Conv(self.features, 1, name="project")(y, used)
         y = batch_norm(name="project_norm")(y)
         return x + y if self.stride == 1 and x.shape == y.shape else y

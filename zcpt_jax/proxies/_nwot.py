@@ -43,15 +43,15 @@ def nwot(
       InputError: if the network has no ReLU, or one where it cannot be looked at.
     """
 
-    def count(z: jax.Array, live: Any, dead: Any) -> jax.Array:
-        if jnp.ndim(live):  # a stack of ReLUs
+    def read(z: jax.Array, count: Any, zero_count: Any) -> jax.Array:
+        if jnp.ndim(count):  # a stack of ReLUs
             kernels = jax.vmap(pattern_kernel)(z)
             # Counts of thousands, which a lower precision would round.
-            return jnp.tensordot(live, kernels, axes=1, precision="highest")
-        return live * pattern_kernel(z) + dead * (z.size / z.shape[0])
+            return jnp.tensordot(count, kernels, axes=1, precision="highest")
+        return count * pattern_kernel(z) + zero_count * (z.size / z.shape[0])
 
     kernels = capture.read_relus(
-        apply_fn, variables, batch.images, masks, norm=norm, read=count
+        apply_fn, variables, batch.images, masks, norm=norm, read=read
     )
     if not kernels:
         raise InputError(

@@ -137,13 +137,12 @@ def _patterns(
 
     A ReLU is part of the network if operations of non-zero weight read it. Supernets
     of NAS-Bench-201 share one ReLU among the convolutions that read a node and count
-    each convolution's wrapper as live whatever its weight is, so that the ReLU is
-    needed if and only if more of what counts is live than dead; elsewhere nothing or
-    everything of a ReLU is dead.
+    each convolution's wrapper whatever its weight is, so that the ReLU is needed if and only
+    if it counts more often than it counts as zeros (``zero_count``).
     """
 
-    def pattern(z: jax.Array, live: Any, dead: Any) -> Pattern:
-        counts = jnp.asarray(live) > jnp.asarray(dead)
+    def pattern(z: jax.Array, count: Any, zero_count: Any) -> Pattern:
+        counts = jnp.asarray(count) > jnp.asarray(zero_count)
         if counts.ndim:  # a stack of ReLUs
             z = jnp.moveaxis(z, 0, 1)
             counts = jnp.repeat(counts, z[0, 0].size)

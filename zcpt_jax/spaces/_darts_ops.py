@@ -29,22 +29,22 @@ class Separable(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
+    def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``.
 
         Args:
           activated: the input, ReLU applied.
-          live: how often the ReLU inside each counts, zero if it is not used.
+          counts: how often the ReLU inside each counts, zero if it is not used.
         """
         features, count, size = activated.shape[-1], self.count, self.size
         y = windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
-            activated, live
+            activated, counts
         )
-        y = layers.PointwiseStack(features, name="pointwise_1")(y, live)
+        y = layers.PointwiseStack(features, name="pointwise_1")(y, counts)
         y = layers.batch_norm(self.affine, name="norm_1", stack=True)(y)
-        y = ReLU(name="relu")(y, jnp.stack(live))
-        y = windows.DepthwiseStack(count, size, name="depthwise_2")(y, live)
-        y = layers.PointwiseStack(features, name="pointwise_2")(y, live)
+        y = ReLU(name="relu")(y, jnp.stack(counts))
+        y = windows.DepthwiseStack(count, size, name="depthwise_2")(y, counts)
+        y = layers.PointwiseStack(features, name="pointwise_2")(y, counts)
         return layers.batch_norm(self.affine, name="norm_2", stack=True)(y)
 
 
@@ -66,13 +66,13 @@ class Dilated(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
+    def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
         depthwise = windows.DepthwiseStack(
             self.count, self.size, self.stride, 2, name="depthwise"
         )
         pointwise = layers.PointwiseStack(activated.shape[-1], name="pointwise")
-        y = pointwise(depthwise(activated, live), live)
+        y = pointwise(depthwise(activated, counts), counts)
         return layers.batch_norm(self.affine, name="norm", stack=True)(y)
 
 
@@ -88,9 +88,9 @@ class Reduce(nn.Module):
     affine: bool
 
     @nn.compact
-    def __call__(self, activated: jax.Array, live: Sequence[Any]) -> jax.Array:
+    def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
         """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/2, W/2, C]``."""
-        del live  # no ReLU inside
+        del counts  # no ReLU inside
         half = activated.shape[-1] // 2
         parts = []
         for number, x in ((1, activated), (2, activated[:, 1:, 1:])):
@@ -121,6 +121,6 @@ class Preprocess(nn.Module):
             reduce = layers.FactorizedReduce(self.features, self.affine, name="reduce")
             return reduce(ReLU(name="relu")(x))
         # The published hooks see this ReLU twice: its wrapper's name has ReLU in it.
-        activated = ReLU(name="relu")(x, live=2.0)
+        activated = ReLU(name="relu")(x, count=2.0)
         y = layers.Conv(self.features, 1, name="conv")(activated)
         return layers.batch_norm(self.affine, name="norm")(y)

@@ -256,4 +256,4 @@ class Network(nn.Module):
             name=f"layer{index}_{op}",
         )
         on = jnp.float32(weight != 0)
-        return block(x, live=on, used=on)
+        return block(x, count=on, used=on)

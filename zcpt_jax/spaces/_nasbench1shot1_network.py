@@ -182,7 +182,7 @@ class Network(nn.Module):
                 cell = Cell(self.candidates, self.parents, features, name=name)
                 x = cell(x, ops, inputs, blocked)
         # Counts twice, wrapper included, as in the published code.
-        x = ReLU(name="last_relu")(x, live=2.0)
+        x = ReLU(name="last_relu")(x, count=2.0)
         x = layers.Conv(4 * self.channels, 1, name="last_conv")(x)
         x = layers.batch_norm(affine=False, name="last_norm")(x)
         pooled = GlobalAverage()(x)

@@ -233,10 +233,10 @@ class Reduction(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
         features = 2 * x.shape[-1]
-        y = ReLU(name="relu_a")(x, live=2.0)
+        y = ReLU(name="relu_a")(x, count=2.0)
         y = layers.Conv(features, 3, stride=2, name="conv_a")(y)
         y = layers.batch_norm(name="norm_a")(y)
-        y = ReLU(name="relu_b")(y, live=2.0)
+        y = ReLU(name="relu_b")(y, count=2.0)
         y = layers.Conv(features, 3, name="conv_b")(y)
         y = layers.batch_norm(name="norm_b")(y)
         shortcut = on_images(_halve, x)

@@ -209,7 +209,7 @@ class Network(nn.Module):
         return layers.Linear(self.num_classes, name="classifier")(pooled)
 
     def _run(
-        self, layer: int, op: str, x: jax.Array, on: jax.Array, dead: Any
+        self, layer: int, op: str, x: jax.Array, on: jax.Array, zero_count: Any
     ) -> jax.Array:
         stage = STAGE_OF[layer]
         features = self.channels * 2 ** (stage + 1)
@@ -220,4 +220,4 @@ class Network(nn.Module):
         expansion, size = _BLOCKS[op]
         stride = 2 if first else 1
         block = layers.InvertedResidual(features, expansion, size, stride, name=name)
-        return block(x, live=on, dead=dead, used=on)
+        return block(x, count=on, zero_count=zero_count, used=on)

@@ -20,19 +20,21 @@ class ReLU(nn.Module):
     cap: float | None = None
 
     @nn.compact
-    def __call__(self, z: jax.Array, live: Any = 1.0, dead: Any = 0.0) -> jax.Array:
+    def __call__(
+        self, z: jax.Array, count: Any = 1.0, zero_count: Any = 0.0
+    ) -> jax.Array:
         """Applies the ReLU.
 
         Args:
           z: ``[B, ...]``, or a stack ``[E, B, ...]`` of E of them.
-          live: how many ReLUs see ``z``; a number or a scalar array, ``[E]`` for a
+          count: how many ReLUs see ``z``; a number or a scalar array, ``[E]`` for a
             stack.
-          dead: how many ReLUs see a tensor of this shape that is all zeros.
+          zero_count: how many ReLUs see a tensor of this shape that is all zeros.
 
         Returns:
-          ``max(z, 0)``, at most ``cap``. ``live`` and ``dead`` do not enter it.
+          ``max(z, 0)``, at most ``cap``. ``count`` and ``zero_count`` do not enter it.
         """
-        del live, dead
+        del count, zero_count
         return nn.relu(z) if self.cap is None else jnp.minimum(nn.relu(z), self.cap)
 
 

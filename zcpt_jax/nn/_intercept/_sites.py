@@ -15,10 +15,10 @@ Path = tuple[str, ...]
 
 
 def tap_relu(
-    tap: Tap, path: Path, z: jax.Array, live: Any = 1.0, dead: Any = 0.0
+    tap: Tap, path: Path, z: jax.Array, count: Any = 1.0, zero_count: Any = 0.0
 ) -> Values:
     """Taps the arguments of a :class:`ReLU` and returns them."""
-    return tap(Site("ReLU", path), z, live, dead)
+    return tap(Site("ReLU", path), z, count, zero_count)
 
 
 def tap_cut(
