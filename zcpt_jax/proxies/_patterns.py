@@ -137,8 +137,8 @@ def _patterns(
 
     A ReLU is part of the network if operations of non-zero weight read it. Supernets
     of NAS-Bench-201 share one ReLU among the convolutions that read a node and count
-    each convolution's wrapper whatever its weight is, so that the ReLU is needed if and only
-    if it counts more often than it counts as zeros (``zero_count``).
+    each convolution's wrapper whatever its weight is, so that the ReLU is needed if and
+    only if it counts more often than it counts as zeros (``zero_count``).
     """
 
     def pattern(z: jax.Array, count: Any, zero_count: Any) -> Pattern:
