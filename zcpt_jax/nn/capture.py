@@ -147,7 +147,7 @@ def read_relus(
       images: ``[B, H, W, C]``.
       masks: operation weights, passed through.
       norm: how BatchNorm acts.
-      read: called with ``(z, count, zero_count)``, as :class:`ReLU` explains them; returns
+      read: called with ``(z, count, zero_count)``, which :class:`ReLU` explains; returns
         a pytree of arrays and keeps nothing.
 
     Returns:
