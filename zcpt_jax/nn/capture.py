@@ -147,8 +147,8 @@ def read_relus(
       images: ``[B, H, W, C]``.
       masks: operation weights, passed through.
       norm: how BatchNorm acts.
-      read: called with ``(z, count, zero_count)``, which :class:`ReLU` explains; returns
-        a pytree of arrays and keeps nothing.
+      read: called with ``(z, count, zero_count)``, which :class:`ReLU` explains; it
+        returns a pytree of arrays and keeps nothing.
 
     Returns:
       What ``read`` returned, in order of execution, for each iteration of a loop by
