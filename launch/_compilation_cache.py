@@ -18,7 +18,7 @@ from tqdm import tqdm
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     "~/.cache/zcpt_jax",
-    "where compiled functions are kept for later runs; empty: nowhere",
+    "folder that keeps compiled functions for later runs; empty for none",
 )
 _TROUBLE = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (.*)"

@@ -31,14 +31,17 @@ from ._accelerators import (
     open_devices,
 )
 
-_DEVICES = flags.DEFINE_integer("devices", None, "how many to use; default: all")
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "number of devices to use; default: all"
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "for several processes: HOST:PORT of the first of them, or auto (TPU pods, SLURM)",
+    "address of the first of several processes, HOST:PORT, or auto on TPU pods and "
+    "with SLURM; default: one process",
 )
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many of them there are")
-_PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes")
+_PROCESS = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
 
 _COPIED = (".json", ".jsonl", ".csv")
 _PATIENCE = 300  # seconds to wait for another process, as JAX waits for them to start

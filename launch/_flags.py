@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from zcpt_jax.data import KNOWN
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.scoring import ScoringConfig
 from zcpt_jax.search import OPERATION_SCORES, ORDERS, SearchConfig
@@ -15,35 +16,68 @@ from zcpt_jax.types import InputError
 Config = TypeVar("Config", bound=ScoringConfig)
 
 _TEXT: dict[str, tuple[str | None, str]] = {
-    "space": ("nasbench201", f"FILE.py:CLASS, or one of {', '.join(SPACES)}"),
-    "dataset": ("digits", "a TFDS name, folder:PATH, npz:FILE or digits"),
-    "data_dir": (None, "where TFDS keeps its datasets"),
-    "proxy": ("nwot", f"one of {', '.join(PROXIES)}, or several: nwot+synflow"),
-    "supernet": (None, "folder of a trained one, for darts, darts-pt and disc-acc"),
-    "table": (None, "accuracies of trained networks: a CSV, or as published"),
-    "column": (None, "of the table; default: the first"),
-    "output_dir": (None, "default: in runs/, named after the settings"),
+    "space": (
+        "nasbench201",
+        f"search space: one of {', '.join(SPACES)}, or FILE.py:CLASS for your own",
+    ),
+    "dataset": (
+        "digits",
+        f"images: one of {', '.join(KNOWN)}",
+    ),
+    "data_dir": (None, "folder where TFDS keeps its datasets; default: TFDS's own"),
+    "proxy": (
+        "nwot",
+        f"proxy that scores networks: one of {', '.join(PROXIES)}, or several as in "
+        "nwot+synflow",
+    ),
+    "supernet": (
+        None,
+        "folder of a trained supernet, for the operation scores darts, darts-pt and "
+        "disc-acc",
+    ),
+    "table": (
+        None,
+        "table with the accuracies of trained networks: a CSV file, or a tabular "
+        "benchmark's own file",
+    ),
+    "column": (None, "column of the table with the accuracy; default: the first"),
+    "output_dir": (
+        None,
+        "folder for the results; default: a folder in runs/ named after the settings",
+    ),
 }
 _INTEGER: dict[str, tuple[int | None, str]] = {
-    "image_size": (None, "default: the dataset's own"),
-    "epochs": (None, "how often all images are gone through; default: the recipe's"),
-    "max_steps": (None, "stops earlier than the epochs"),
-    "save_every": (None, "steps between states on disk; default: the recipe's"),
-    "chunk_size": (None, "masks that a device puts together; default: what suits it"),
+    "image_size": (
+        None,
+        "height and width of images in pixels; default: the dataset's own",
+    ),
+    "epochs": (
+        None,
+        "number of times that all training images are used; default: the recipe's",
+    ),
+    "max_steps": (None, "stop after so many steps, before the last epoch is over"),
+    "save_every": (
+        None,
+        "steps between checkpoints; default: the recipe's, or once an epoch",
+    ),
+    "chunk_size": (
+        None,
+        "masks that a device scores together; default: as many as fit and pay",
+    ),
 }
-
-
 _SETTINGS: dict[str, str] = {
-    "batch_size": "images of a minibatch",
-    "seed": "weights, minibatches and orders derive from it; from 0 to 2**32 - 1",
+    "batch_size": "images of a minibatch; default: 64, or the recipe's",
+    "seed": "seed of everything random, from 0 to 2**32 - 1",
     "score_batches": "minibatches over which the score of a mask is summed",
     "edge_order": f"order in which edges are decided, one of {', '.join(ORDERS)}",
     "num_proposals": "number of proposals, N of the paper",
     "num_validation_batches": "validation minibatches, V of the paper",
-    "operation_score": f"what decides on edges, one of {', '.join(OPERATION_SCORES)}",
-    "max_params": "most parameters of the network, such as 3.5e6; default: no limit",
-    "max_flops": "most multiply-adds (MACs) for one image, such as 600e6; default: no "
-    "limit",
+    "operation_score": "score that decides on edges, one of "
+    f"{', '.join(OPERATION_SCORES)}",
+    "max_params": "most parameters that the network may have, such as 3.5e6; "
+    "default: no limit",
+    "max_flops": "most multiply-adds (MACs, not FLOPs) that the network may need for "
+    "one image, such as 600e6; default: no limit",
 }
 """The fields of ``SearchConfig``; their types and defaults are its own."""
 
@@ -53,8 +87,10 @@ def setting(name: str) -> Any:
     """The flag of a field of ``SearchConfig``."""
     default = getattr(SearchConfig(), name)
     if name == "initialisations":
-        meaning = "initial weights: one draw for the whole search, or one each step"
+        meaning = "initial weights: one draw for the whole search, or one for each step"
         return flags.DEFINE_enum(name, default, ["one", "each"], meaning)
+    if name == "batch_size":  # trainings have a default of their own
+        return flags.DEFINE_integer(name, None, _SETTINGS[name])
     define = {int: flags.DEFINE_integer, str: flags.DEFINE_string}
     holder: Any = define.get(type(default), flags.DEFINE_float)
     return holder(name, default, _SETTINGS[name])
@@ -77,7 +113,7 @@ def read_settings(kind: type[Config], **given: Any) -> Config:
     """
     names = [field.name for field in dataclasses.fields(kind)]
     values = {name: setting(name).value for name in names if name not in given}
-    config = kind(**values, **given)
+    config = kind(**{k: v for k, v in values.items() if v is not None}, **given)
     try:
         config.check()
     except InputError as error:
@@ -104,14 +140,18 @@ def integer(name: str) -> Any:
 def space_options() -> Any:
     """Options of the space, such as ``channels=8``."""
     return flags.DEFINE_list(
-        "space_options", [], "options of the space, such as channels=8,stem=imagenet"
+        "space_options",
+        [],
+        "options of the search space, such as channels=8,stem=imagenet",
     )
 
 
 @functools.cache
 def overwrite() -> Any:
     """Whether what lies in the output directory is dropped."""
-    return flags.DEFINE_bool("overwrite", False, "start anew in output_dir")
+    return flags.DEFINE_bool(
+        "overwrite", False, "delete earlier results in output_dir and start anew"
+    )
 
 
 def given(*holders: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ _PRECISION = flags.DEFINE_enum(
     "precision",
     "highest",
     PRECISIONS,
-    "of products and convolutions, on GPUs and TPUs; CPUs compute float32",
+    "precision of matrix products and convolutions on GPUs and TPUs; CPUs always compute "
+    "in float32",
 )
 
 

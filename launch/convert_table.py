@@ -20,10 +20,10 @@ from . import _command  # noqa: E402
 _INPUT = flags.DEFINE_string(
     "input",
     None,
-    "NAS-Bench-201's .pth, NATS-Bench's topology folder or .pickle.pbz2, "
+    "table to convert: NAS-Bench-201's .pth, NATS-Bench's topology folder or .pickle.pbz2, "
     "NAS-Bench-101's .tfrecord, or any other form that --table of search.py takes",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "the file to write, ending in .csv.gz")
+_OUTPUT = flags.DEFINE_string("output", None, "file to write, ending in .csv.gz")
 
 
 def main(argv: list[str]) -> None:

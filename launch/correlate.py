@@ -46,9 +46,11 @@ _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _SCORERS = flags.DEFINE_list(
     "scorers",
     ["zc-pt(nwot)", "zc-pt(synflow)", "disc-zc(nwot)", "disc-zc(synflow)", "random"],
-    "operation scores, with a proxy in brackets where they use one",
+    "operation scores to compare, with a proxy in brackets where they use one",
 )
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3"], "a trial for each")
+_SEEDS = flags.DEFINE_list(
+    "seeds", ["0", "1", "2", "3"], "seeds; each scorer has a trial with each of them"
+)
 _ORDER, _SUPERNET = _flags.setting("edge_order"), _flags.text("supernet")
 _NAMES = ("batch_size", "score_batches", "initialisations")
 _SETTINGS = [_flags.setting(name) for name in _NAMES]

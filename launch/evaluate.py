@@ -26,11 +26,16 @@ from zcpt_jax.types import InputError  # noqa: E402
 from . import _command, _devices, _flags  # noqa: E402
 from ._accelerators import runs_on  # noqa: E402
 
-_RUN = flags.DEFINE_string("run", None, "folder of a trained network")
+_RUN = flags.DEFINE_string("run", None, "output folder of retrain.py")
 _WHICH = flags.DEFINE_enum(
-    "which", "exported", ["exported", "last", "best"], "the file, or a checkpoint"
+    "which",
+    "exported",
+    ["exported", "last", "best"],
+    "weights to test: the exported file, the last checkpoint, or the best one",
 )
-_DATASET = flags.DEFINE_string("test_dataset", None, "default: the one trained on")
+_DATASET = flags.DEFINE_string(
+    "test_dataset", None, "images to test on; default: the dataset of the training"
+)
 _DATA_DIR, _BATCH_SIZE = _flags.text("data_dir"), _flags.setting("batch_size")
 for _module in (_flags, _command, _devices):
     flags.adopt_module_key_flags(_module)
@@ -58,7 +63,7 @@ def main(argv: list[str]) -> None:
     print(f"runs on     {runs_on(mesh)}", flush=True)
     # In place of training images, which need not be decoded.
     with make_input(Splits(test, test), sharding=sharding) as data:
-        found = evaluate_network(module, variables, data, _BATCH_SIZE.value)
+        found = evaluate_network(module, variables, data, _BATCH_SIZE.value or 64)
     print(f"{record.space} {record.genotype}")
     print(
         f"{name}: top-1 {found['test_top1']:.2f} %, top-5 {found['test_top5']:.2f} %, "

@@ -17,8 +17,12 @@ from zcpt_jax.types import InputError  # noqa: E402
 
 from . import _command  # noqa: E402
 
-_DATASET = flags.DEFINE_string("dataset", None, f"one of {', '.join(TFDS)}")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "default: TFDS's own")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, f"dataset to prepare, one of {', '.join(TFDS)}"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder where TFDS keeps its datasets; default: TFDS's own"
+)
 
 _NEEDS_TENSORFLOW = (
     "writing a TFDS dataset needs TensorFlow, reading does not ({error}). Install "

@@ -46,18 +46,25 @@ from . import _command, _devices, _flags, _recipe  # noqa: E402
 from ._accelerators import runs_on  # noqa: E402
 
 _GENOTYPE = flags.DEFINE_string(
-    "genotype", None, "a run directory of search.py, a file, a literal, or a name"
+    "genotype",
+    None,
+    "network to train: a run directory of search.py, a genotype file, a genotype, or "
+    "the name of a published one",
 )
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
 _IMAGE_SIZE, _TABLE = _flags.integer("image_size"), _flags.text("table")
 _SAVE_EVERY = _flags.integer("save_every")
-_LOG_EVERY = flags.DEFINE_integer("log_every", 50, "steps between lines of metrics")
-_KEEP = flags.DEFINE_integer("keep", 2, "newest states kept, besides the best")
+_LOG_EVERY = flags.DEFINE_integer("log_every", 50, "steps between two lines of metrics")
+_KEEP = flags.DEFINE_integer("keep", 2, "newest checkpoints to keep, besides the best")
 _SHARDED = flags.DEFINE_bool(
-    "fully_sharded", False, "split parameters and optimiser over the devices too"
+    "fully_sharded",
+    False,
+    "split large parameters and optimiser states over the devices too",
 )
-_WORKERS = flags.DEFINE_integer("workers", None, "that decode images; default: cores")
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "threads that decode images; default: number of cores"
+)
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
 for _module in (_flags, _command, _devices, _recipe):
     flags.adopt_module_key_flags(_module)

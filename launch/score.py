@@ -36,17 +36,23 @@ from ._accelerators import runs_on  # noqa: E402
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
 _DATASET, _DATA_DIR = _flags.text("dataset"), _flags.text("data_dir")
 _IMAGE_SIZE = _flags.integer("image_size")
-_PROXY_NAMES = flags.DEFINE_list("proxies", ["nwot"], f"of {', '.join(PROXIES)}")
+_PROXY_NAMES = flags.DEFINE_list(
+    "proxies", ["nwot"], f"proxies to score with, of {', '.join(PROXIES)}"
+)
 _NETWORKS = flags.DEFINE_string(
-    "networks", "all", "all, sample:N, or a file with a genotype a line"
+    "networks",
+    "all",
+    "networks to score: all, sample:N, or a file with a genotype on each line",
 )
 _WEIGHTS: Any = flags.DEFINE_enum(
     "weights",
     "supernet",
     ["supernet", "network"],
-    "one-hot masks of the supernet, all in its weights; or each network in its own",
+    "initial weights: the supernet's for all networks, or each network's own",
 )
-_NUM_BATCHES = flags.DEFINE_integer("num_batches", 1, "minibatches averaged over")
+_NUM_BATCHES = flags.DEFINE_integer(
+    "num_batches", 1, "minibatches over which scores are averaged"
+)
 _BATCH_SIZE, _SEED = _flags.setting("batch_size"), _flags.setting("seed")
 _TABLE, _COLUMN = _flags.text("table"), _flags.text("column")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()

@@ -50,7 +50,9 @@ _IMAGE_SIZE = _flags.integer("image_size")
 _PROXY, _SETTINGS = _flags.text("proxy"), _flags.settings(SearchConfig)
 _SUPERNET, _TABLE = _flags.text("supernet"), _flags.text("table")
 _OUTPUT, _OVERWRITE = _flags.text("output_dir"), _flags.overwrite()
-_REPAIR = flags.DEFINE_bool("repair", False, "drop damaged lines and go on")
+_REPAIR = flags.DEFINE_bool(
+    "repair", False, "put damaged files aside and go on from what is good"
+)
 flags.adopt_module_key_flags(_flags)
 flags.adopt_module_key_flags(_command)
 flags.adopt_module_key_flags(_devices)

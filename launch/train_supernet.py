@@ -50,9 +50,8 @@ def main(argv: list[str]) -> None:
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
     config = SupernetConfig(
         seed=_SEED.value,
-        batch_size=_BATCH_SIZE.value,
         max_steps=_MAX_STEPS.value,
-        **_flags.given(_EPOCHS, _SAVE_EVERY),
+        **_flags.given(_BATCH_SIZE, _EPOCHS, _SAVE_EVERY),
     )
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
