@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -99,7 +100,11 @@ def augment(key: jax.Array, images: Array, augmentation: Augmentation) -> jax.Ar
     Returns:
       float32 ``[B, H, H, C]``.
     """
+    chex.assert_rank(images, 4, custom_message="images must be [B, H, H, C]")
     count, size = images.shape[:2]
+    chex.assert_axis_dimension(
+        images, 2, size, custom_message="images [B, H, H, C] must be square"
+    )
     draws = draw(key, count, size, augmentation)
     if augmentation.pad or augmentation.flip:
         images = crop(images, draws, augmentation)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -163,6 +164,11 @@ def count(logits: Any, labels: Any, weights: Any) -> Counts:
       labels: ``[B]``.
       weights: ``[B]``, zero for images that do not count.
     """
+    chex.assert_shape(
+        [labels, weights],
+        logits.shape[:1],
+        custom_message="logits are [B, classes], labels and weights [B]",
+    )
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     # Of equal logits the first counts as the higher one, as in an argmax, so that a
     # network that tells nothing apart hits by chance; what is no number is a miss.
@@ -186,4 +192,4 @@ def _losses(logits: jax.Array, labels: Any, smoothing: float) -> jax.Array:
 def _averages(old: Any, new: Any, keep: float | None) -> Any:
     if keep is None:
         return old
-    return jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, old, new)
+    return optax.incremental_update(new, old, 1 - keep)
