@@ -14,8 +14,8 @@ _PRECISION = flags.DEFINE_enum(
     "precision",
     "highest",
     PRECISIONS,
-    "precision of matrix products and convolutions on GPUs and TPUs; CPUs always compute "
-    "in float32",
+    "precision of matrix products and convolutions on GPUs and TPUs; CPUs always "
+    "compute in float32",
 )
 
 
