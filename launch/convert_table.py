@@ -21,7 +21,8 @@ _INPUT = flags.DEFINE_string(
     "input",
     None,
     "table to convert: NAS-Bench-201's .pth, NATS-Bench's topology folder or "
-    ".pickle.pbz2, NAS-Bench-101's .tfrecord, or any other form that --table of search.py takes",
+    ".pickle.pbz2, NAS-Bench-101's .tfrecord, or any other form that --table of "
+    "search.py takes",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write, ending in .csv.gz")
 
