@@ -265,6 +265,8 @@ def test_a_decision_shows_all_its_candidates():
     table = table[: table.index("</table>")]
     heads = re.findall(r'<span class="chip op\d"></span>(.*?)</span></th>', table)
     assert [head.replace("<wbr>", "") for head in heads] == list(SEVEN)
+    key = text[text.index("<div class=keys>") : text.index("<table")]
+    assert re.findall(r"</span>([^<]+)</span>", key) == sorted(SEVEN)
     assert re.findall(r">([\d.]+)</td>", table) == [str(k) for k in range(7)]
 
 

@@ -26,15 +26,19 @@ code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .tables > div { max-width: 100%; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; }
-th { text-align: left; font-weight: 600; color: var(--soft); vertical-align: bottom; }
+th { text-align: left; font-weight: 600; color: var(--soft); vertical-align: bottom;
+  white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 th, td { padding: .22rem .45rem; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.what { min-width: 17rem; max-width: 44rem; }
+td.what { max-width: 44rem; } tr.dropped td.what, td details[open] { min-width: 15rem; }
 tr.dropped { color: var(--soft); }
 tr.best { background: var(--best); font-weight: 600; }
 :target { outline: 2px solid var(--accent); outline-offset: 3px; }
-.head { display: inline-block; max-width: 5.2rem; line-height: 1.25; }
+.head { display: inline-block; max-width: 5.2rem; line-height: 1.25;
+  white-space: normal; }
+.strip { white-space: nowrap; }
 .heat th:first-child, .heat td.name { position: sticky; left: 0;
   background: var(--back); white-space: nowrap; }
 .heat td.number { background: rgb(var(--heat) / var(--share)); }

@@ -14,11 +14,11 @@ PALETTE = (
     ("#a21caf", "#ee8cf5"),
     ("#8a6100", "#e3c04a"),
     ("#3f7d20", "#8fd46a"),
+    ("#0b7285", "#5fd0e0"),
+    ("#475569", "#cbd5e1"),
     ("#be123c", "#ff8095"),
     ("#6d4fc4", "#b8a3ff"),
-    ("#0b7285", "#5fd0e0"),
     ("#7c3f1d", "#d3a07a"),
-    ("#4a5568", "#aab4c5"),
 )
 MUTED, PLAIN = "muted", "plain"
 
@@ -46,10 +46,10 @@ def assign_colours(operations: Iterable[str], drawings: Sequence[Drawing]) -> Co
       operations: names of all operations of the space.
       drawings: the drawings of the page, which say what is muted.
     """
-    muted = frozenset(name for drawing in drawings for name in drawing.muted)
-    names = {*operations, *drawn_operations(drawings)} - muted - {""}
-    classes = {name: f"op{i % len(PALETTE)}" for i, name in enumerate(sorted(names))}
-    return {**dict.fromkeys(muted - {""}, MUTED), **classes}
+    names = {*operations, *drawn_operations(drawings)}
+    muted = names & {name for drawing in drawings for name in drawing.muted}
+    classes = {n: f"op{i % len(PALETTE)}" for i, n in enumerate(sorted(names - muted))}
+    return {**dict.fromkeys(muted, MUTED), **classes}
 
 
 def drawn_operations(drawings: Sequence[Drawing]) -> tuple[str, ...]:
