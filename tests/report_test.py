@@ -363,7 +363,7 @@ def test_a_training_of_several_epochs_is_three_curves(tmp_path):
     text = training_page(tmp_path, get_space("nasbench201"), GENOTYPE, epochs=3)
     curves = text[text.index("<h2>Curves") : text.index("<h2>The network")]
     assert curves.count("<svg") == 3
-    assert len(re.findall('class="curve (?:muted|accent)"', curves)) == 5
+    assert len(re.findall('class="curve (?:soft|accent)"', curves)) == 5
     parser = Balance()
     parser.feed(text)
     assert parser.open == [] and parser.loads == []
@@ -377,7 +377,7 @@ def test_curves_leave_out_what_is_missing_or_not_finite():
     ]
     text = draw_curves(lines)
     assert "nan" not in text and text.count("<svg") == 3
-    loss = re.search(r'class="curve muted" d="M([^"]*)"', text)[1]
+    loss = re.search(r'class="curve soft" d="M([^"]*)"', text)[1]
     assert loss == "56.0 12.0L372.0 200.0"  # from the top left to the bottom right
     assert draw_curves([]).count("<td>") == 0
 

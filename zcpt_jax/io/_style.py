@@ -18,6 +18,7 @@ h3 { font-size: 1rem; margin: 1rem 0 .3rem; } p { max-width: 52rem; }
 h3 a { font-weight: 400; font-size: 13px; margin-left: .5rem; }
 a { color: var(--link); } p.lead { color: var(--soft); margin: .2rem 0 1rem; }
 code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
+code.whole { display: inline-block; max-width: 100%; }
 .cards, .keys { display: flex; flex-wrap: wrap; gap: .8rem; }
 .keys { gap: .2rem 1rem; margin: .5rem 0; }
 .card { border: 1px solid var(--line); border-radius: .6rem; padding: .6rem 1rem; }
@@ -32,19 +33,20 @@ td:first-child { white-space: nowrap; }
 th, td { padding: .22rem .45rem; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.what { max-width: 44rem; } tr.dropped td.what, td details[open] { min-width: 15rem; }
-tr.dropped { color: var(--soft); }
+td details[open], td .note { width: max-content; max-width: min(30rem, 52vw); }
+tr.dropped { color: var(--soft); } td.what { min-width: 9rem; }
 tr.best { background: var(--best); font-weight: 600; }
 :target { outline: 2px solid var(--accent); outline-offset: 3px; }
 .head { display: inline-block; max-width: 5.2rem; line-height: 1.25;
   white-space: normal; }
 .strip { white-space: nowrap; }
+.heat th + th { text-align: right; }
 .heat th:first-child, .heat td.name { position: sticky; left: 0;
   background: var(--back); white-space: nowrap; }
 .heat td.number { background: rgb(var(--heat) / var(--share)); }
 .heat td.kept { outline: 2px solid var(--ink); outline-offset: -2px; font-weight: 700; }
 .bar { height: .7rem; border-radius: .35rem; background: var(--accent); }
-td.bars { width: 11rem; min-width: 6rem; }
+td.bars { min-width: 10rem; }
 .time { display: flex; gap: 2px; height: 1.6rem; border-radius: .4rem;
   overflow: hidden; }
 .shade { background: var(--ink); }
@@ -63,15 +65,17 @@ svg .arrow, svg .box { fill: var(--c); }
 .ink { --c: var(--ink); } svg .on-box { --c: var(--on-box); }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 .charts svg { width: 24rem; } .charts text { font-weight: 400; }
-svg .soft { --c: var(--soft); } svg .end { text-anchor: end; }
+svg .end { text-anchor: end; }
 .axis { stroke: var(--line); stroke-width: 1px; }
 .curve { fill: none; stroke: var(--c); stroke-width: 2px; }
 .curve.dots { stroke-width: 6px; stroke-linecap: round; }
-.muted { --c: var(--muted); } .plain { --c: var(--plain); }
+.soft { --c: var(--soft); } .muted { --c: var(--muted); } .plain { --c: var(--plain); }
 .accent { --c: var(--accent); }
 .narrow { display: none; }
 @media (max-width: 700px) {
   body { margin: 1rem auto; padding: 0 1rem; }
+  td.bars { min-width: 4rem; }
+  .heat td.name { white-space: normal; min-width: 5.6rem; }
   .wide { display: none; } .narrow { display: block; }
 }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--soft); }

@@ -87,9 +87,9 @@ def render(report: Report) -> str:
         html.pictures(report.drawings, colours),
         html.notations(report.genotype, report.forms),
         f"<p>To train it from scratch: {html.copyable(report.training)}, with the "
-        "<code>--data_dir</code> of the search if it had one. "
-        "<code>--flagfile=launch/flagfiles/retrain_*.flags</code> are published "
-        "recipes; the training has a report of its own.</p>",
+        "<code class=whole>--data_dir</code> of the search if it had one. "
+        "<code class=whole>--flagfile=launch/flagfiles/retrain_*.flags</code> are "
+        "published recipes; the training has a report of its own.</p>",
         "<h2>Proposals and their validation</h2>",
         html.operation_key(colours),
         _proposals(report, colours),
@@ -127,14 +127,14 @@ def _proposals(report: Report, colours: Colours) -> str:
         kind = "dropped" if row.genotype is None else "best" if found else ""
         link = f'<a href="#decisions-{index}">decisions</a>'
         cells = (
-            f"<td>{index}</td><td class=what>{_proposal(row, colours)}</td>"
-            f"<td>{'found' if found else ''}</td>{_score(row, low, high)}"
+            f"<td>{index}</td>"
+            f"<td class=what>{_proposal(row, colours, found)}</td>"
+            f"<td>{link if index in decided else ''}</td>{_score(row, low, high)}"
             f"{_accuracy(row) if report.standings else ''}"
-            f"<td>{link if index in decided else ''}</td>"
         )
         rows.append(f'<tr id=proposal-{index} class="{kind}">{cells}</tr>')
     names = ["#", "proposal", "", "mean score", ""]
-    names += [standing.column for standing in report.standings[:1]] + [""]
+    names += [standing.column for standing in report.standings[:1]]
     head = "".join(f"<th>{html.text(name)}</th>" for name in names)
     return html.scrolling(f"<table><tr>{head}</tr>{''.join(rows)}</table>")
 
@@ -150,11 +150,12 @@ def _score(row: ProposalRow, low: float, high: float) -> str:
     )
 
 
-def _proposal(row: ProposalRow, colours: Colours) -> str:
+def _proposal(row: ProposalRow, colours: Colours, found: bool) -> str:
     if row.genotype is None:
-        return _DROPPED
-    folded = html.notations(row.genotype, {})
-    return (html.strip(row.operations, colours) if row.operations else "") + folded
+        return f"<div class=note>{_DROPPED}</div>"
+    squares = html.strip(row.operations, colours) if row.operations else ""
+    mark = " found" if found else ""
+    return f"{squares}{mark}{html.notations(row.genotype, {})}"
 
 
 def _accuracy(row: ProposalRow) -> str:

@@ -24,11 +24,11 @@ class _Curve(NamedTuple):
 _CHARTS = (
     (
         "loss",
-        (_Curve("loss", "training", "muted"), _Curve("test_loss", "test", "accent")),
+        (_Curve("loss", "training", "soft"), _Curve("test_loss", "test", "accent")),
     ),
     (
         "top-1, %",
-        (_Curve("top1", "training", "muted"), _Curve("test_top1", "test", "accent")),
+        (_Curve("top1", "training", "soft"), _Curve("test_top1", "test", "accent")),
     ),
     ("learning rate", (_Curve("learning_rate", "", "accent"),)),
 )
