@@ -259,6 +259,33 @@ def test_more_operations_than_colours_all_have_one():
     ]
 
 
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_are_legible_in_a_light_and_in_a_dark_scheme():
+    text = darts_page()
+    assert "@media (prefers-color-scheme: dark)" in text
+    for scheme in (0, 1):
+        back = re.findall(r"--back: (#\w+);", text)[scheme]
+        back = "#ffffff" if back == "#fff" else back
+        assert len({pair[scheme] for pair in PALETTE}) == len(PALETTE)
+        assert min(contrast(pair[scheme], back) for pair in PALETTE) >= 4.5
+        for name in ("ink", "soft", "link", "muted"):
+            colour = re.findall(rf"--{name}: (#\w+);", text)[scheme]
+            assert contrast(colour, back) >= 4.5, name
+    assert "#" not in "".join(draw(drawing) for drawing in DARTS.drawings(CELLS))
+
+
 def test_a_decision_shows_all_its_candidates():
     text = darts_page()
     table = text[text.index("<table class=heat>") :]

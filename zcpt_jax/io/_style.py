@@ -13,7 +13,8 @@ _RULES = """
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 2rem auto;
   max-width: 84rem; padding: 0 1.25rem; background: var(--back); }
-h1 { font-size: 1.55rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
+h1 { font-size: 1.55rem; margin: 0 0 .4rem; }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; } p { max-width: 52rem; }
 h3 a { font-weight: 400; font-size: 13px; margin-left: .5rem; }
 a { color: var(--link); } p.lead { color: var(--soft); margin: .2rem 0 1rem; }
@@ -56,7 +57,7 @@ td.bars { min-width: 10rem; }
 .strip .chip { margin: 0 2px 0 0; }
 figure { margin: 0; } svg { max-width: 100%; height: auto; display: block; }
 svg text { font: 600 13px system-ui, sans-serif; text-anchor: middle; fill: var(--c); }
-svg .halo { stroke: var(--back); stroke-width: 5px; paint-order: stroke;
+svg .halo { stroke: var(--back); stroke-width: 8px; paint-order: stroke;
   stroke-linejoin: round; }
 svg .edge { fill: none; stroke: var(--c); stroke-width: 3px; }
 svg .edge.plain, svg .edge.muted { stroke-width: 1.5px; }
@@ -75,7 +76,7 @@ svg .end { text-anchor: end; }
 @media (max-width: 700px) {
   body { margin: 1rem auto; padding: 0 1rem; }
   td.bars { min-width: 4rem; }
-  .heat td.name { white-space: normal; min-width: 5.6rem; }
+  .heat td.name { white-space: normal; min-width: 6.4rem; }
   .wide { display: none; } .narrow { display: block; }
 }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--soft); }
