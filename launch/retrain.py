@@ -187,8 +187,7 @@ def _finish(
     params, flops = count_params(module, shape), count_flops(module, shape)
     network = describe(params, flops, record.num_classes, record.image_size)
     best = best_test(output)
-    lines = {
-        "trained": record.genotype,
+    facts = {
         "network": network,
         "test": f"top-1 {outcome.test['test_top1']:.2f} %, "
         f"top-5 {outcome.test['test_top5']:.2f} %",
@@ -197,8 +196,8 @@ def _finish(
         "wall time": ", ".join(f"{k} {v:.1f} s" for k, v in seconds.items())
         + f"; on {jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-    write_report(output, record, space.drawings(record.genotype), lines)
-    lines["report"] = str(output / REPORT)
+    write_report(output, record, space, facts)
+    lines = {"trained": record.genotype, **facts, "report": str(output / REPORT)}
     return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
 
 

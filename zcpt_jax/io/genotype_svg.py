@@ -1,64 +1,97 @@
-"""Genotypes as SVG pictures: directed graphs with a colour for each operation."""
+"""Genotypes as SVG pictures: directed graphs with a colour for each operation.
+
+The pictures take their colours from the style sheet of the page.
+"""
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
+from zcpt_jax.io.colours import MUTED, PLAIN, Colours, assign_colours
 from zcpt_jax.types import Drawing
 
-COLOURS = ("#2a9d8f", "#e76f51", "#4361ee", "#b5179e", "#bc6c25", "#588157", "#6c757d")
-_INK, _MUTED, _PLAIN = "#1d2433", "#c3c8d0", "#8a93a3"
 _SCALE = 170  # pixels between two positions of a drawing
+_NARROW, _DOWN = 360, 140  # width that fits a telephone, pixels between positions there
 _HALF = 20  # half the height of a node
+_MARGIN = 10
 
 Point = tuple[float, float]
 
 
-def draw(drawing: Drawing) -> str:
-    """A drawing as an HTML figure with inline SVG.
+def draw(drawing: Drawing, colours: Colours | None = None, narrow: bool = False) -> str:
+    """Return a drawing as inline SVG.
 
     Nodes with a label are boxes in the label's colour, with their name above; others
     show their name. Edges carry their label in its colour.
 
     Args:
       drawing: what to draw.
+      colours: CSS class of each operation of the page; by default of the drawing's.
+      narrow: whether it must fit a telephone; it then runs from top to bottom if that
+        makes it narrower.
     """
-    colours = _colours(drawing)
-    place = {n: (x * _SCALE, -y * _SCALE) for n, (x, y) in drawing.nodes.items()}
+    colours = assign_colours((), (drawing,)) if colours is None else colours
     width = {n: _half_width(drawing.labels.get(n, n)) for n in drawing.nodes}
-    heads = "".join(_arrow_head(c) for c in sorted({*colours.values(), _MUTED, _PLAIN}))
+    move = _to_fit(drawing, max(width.values())) if narrow else _sideways
+    place = {name: move(position) for name, position in drawing.nodes.items()}
     lines, texts = [], []
+    reach = [(*place[name], width[name]) for name in drawing.nodes]
     for source, target, label in drawing.edges:
-        muted = label != "" and label in drawing.muted
-        colour = _PLAIN if label == "" else colours[label]
+        colour = colours.get(label, PLAIN)
         ends = place[source], place[target]
-        lines.append(_edge(*ends, width[source], width[target], colour, muted))
+        lines.append(_edge(*ends, width[source], width[target], colour))
         if label:
-            texts.append(_edge_label(*ends, label, colour))
+            x, y = _off_middle(*ends)
+            texts.append(_words(x, y + 4, label, f"halo {colour}"))
+            reach.append((x, y, _half_width(label)))
     boxes = [
         _node(name, place[name], width[name], drawing.labels.get(name), colours)
         for name in drawing.nodes
     ]
     # Texts lie on top of every edge.
-    body = f"<defs>{heads}</defs>{''.join(lines)}{''.join(texts)}{''.join(boxes)}"
-    left = min(x - width[n] for n, (x, _) in place.items()) - 10
-    right = max(x + width[n] for n, (x, _) in place.items()) + 10
-    top = min(y for _, y in place.values()) - 50
-    bottom = max(y for _, y in place.values()) + 40
-    title = _text(drawing.title)
     return (
-        f'<figure><svg role="img" aria-label="{title}" width="{right - left:.0f}" '
-        f'viewBox="{left:.0f} {top:.0f} {right - left:.0f} {bottom - top:.0f}">'
-        f"{body}</svg><figcaption>{title}</figcaption></figure>"
+        f'<svg role="img" aria-label="{_text(drawing.title)}" '
+        f'class="{"narrow" if narrow else "wide"}" '
+        f"{_size(reach, 25 if drawing.labels else 0)}>"
+        f"{''.join((*lines, *texts, *boxes))}</svg>"
     )
 
 
-def _colours(drawing: Drawing) -> dict[str, str]:
-    """A colour for each label; muted ones are pale."""
-    labels = {label for _, _, label in drawing.edges} | set(drawing.labels.values())
-    shown = sorted(labels - drawing.muted - {""})
-    colours = {v: COLOURS[i % len(COLOURS)] for i, v in enumerate(shown)}
-    return {**dict.fromkeys(drawing.muted, _MUTED), **colours}
+def _size(reach: Sequence[tuple[float, float, float]], above: float) -> str:
+    """Return the attributes that make a picture hold all its nodes and labels.
+
+    Args:
+      reach: their centres, and half their widths.
+      above: what stands above nodes.
+    """
+    left = min(x - half for x, _, half in reach) - _MARGIN
+    width = max(x + half for x, _, half in reach) + _MARGIN - left
+    top = min(y for _, y, _ in reach) - _HALF - above
+    height = max(y for _, y, _ in reach) + _HALF - top
+    return (
+        f'width="{width:.0f}" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}"'
+    )
+
+
+def draw_both(drawing: Drawing, colours: Colours) -> str:
+    """Return a drawing twice; the page shows the one that fits its width."""
+    return draw(drawing, colours) + draw(drawing, colours, narrow=True)
+
+
+def _sideways(position: Point) -> Point:
+    return position[0] * _SCALE, -position[1] * _SCALE
+
+
+def _to_fit(drawing: Drawing, half: float) -> Callable[[Point], Point]:
+    """Return where positions lie in a picture that is as narrow as it can be."""
+    xs, ys = zip(*drawing.nodes.values(), strict=True)
+    across, down = max(xs) - min(xs), max(ys) - min(ys)
+    upright = down < across
+    span = min(across, down)
+    scale = min(_SCALE, max(70.0, (_NARROW - 2 * half - 2 * _MARGIN) / (span or 1.0)))
+    if upright:
+        return lambda position: (position[1] * scale, position[0] * _DOWN)
+    return lambda position: (position[0] * scale, -position[1] * _DOWN)
 
 
 def _half_width(text: str) -> float:
@@ -66,74 +99,52 @@ def _half_width(text: str) -> float:
 
 
 def _node(
-    name: str,
-    centre: Point,
-    half: float,
-    label: str | None,
-    colours: Mapping[str, str],
+    name: str, centre: Point, half: float, label: str | None, colours: Colours
 ) -> str:
     x, y = centre
-    fill = _INK if label is None else colours[label]
-    ink = _INK if fill == _MUTED else "#fff"
-    above = "" if label is None else _words(x, y - _HALF - 6, name, _PLAIN)
+    fill = "ink" if label is None else colours.get(label, PLAIN)
+    above = "" if label is None else _words(x, y - _HALF - 6, name, "halo plain")
     return (
-        f'<rect x="{x - half:.0f}" y="{y - _HALF:.0f}" width="{2 * half:.0f}" '
-        f'height="{2 * _HALF}" rx="{_HALF}" fill="{fill}"/>'
-        f"{_words(x, y + 5, name if label is None else label, ink)}{above}"
+        f'<rect class="box {fill}" x="{x - half:.0f}" y="{y - _HALF:.0f}" '
+        f'width="{2 * half:.0f}" height="{2 * _HALF}" rx="{_HALF}"/>'
+        f"{_words(x, y + 5, name if label is None else label, 'on-box')}{above}"
     )
 
 
 def _words(x: float, y: float, text: str, colour: str) -> str:
-    return (
-        f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" text-anchor="middle">'
-        f"{_text(text)}</text>"
-    )
-
-
-def _arrow_head(colour: str) -> str:
-    return (
-        f'<marker id="head{colour[1:]}" viewBox="0 0 10 10" refX="9" refY="5" '
-        'markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
-    )
+    return f'<text class="{colour}" x="{x:.0f}" y="{y:.0f}">{_text(text)}</text>'
 
 
 def _edge(
-    start: Point,
-    end: Point,
-    start_half: float,
-    end_half: float,
-    colour: str,
-    muted: bool,
+    start: Point, end: Point, start_half: float, end_half: float, colour: str
 ) -> str:
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = math.hypot(dx, dy)
     ux, uy = dx / length, dy / length
-    gone, left = _to_border(ux, uy, start_half), _to_border(ux, uy, end_half) + 3
+    gone, left = _to_border(ux, uy, start_half), _to_border(ux, uy, end_half) + 2
     x1, y1 = start[0] + gone * ux, start[1] + gone * uy
     x2, y2 = end[0] - left * ux, end[1] - left * uy
-    dash = ' stroke-dasharray="4 5"' if muted else ""
-    width = 1.5 if muted or colour == _PLAIN else 3
+    size = 9 if colour in (MUTED, PLAIN) else 15
+    bx, by = x2 - size * ux, y2 - size * uy  # the line ends where the arrow begins
+    wx, wy = -uy * size / 2.4, ux * size / 2.4
     return (
-        f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{colour}" '
-        f'stroke-width="{width}" fill="none"{dash} '
-        f'marker-end="url(#head{colour[1:]})"/>'
+        f'<path class="edge {colour}" d="M{x1:.1f} {y1:.1f}L{bx:.1f} {by:.1f}"/>'
+        f'<path class="arrow {colour}" d="M{x2:.1f} {y2:.1f}'
+        f'L{bx + wx:.1f} {by + wy:.1f}L{bx - wx:.1f} {by - wy:.1f}z"/>'
     )
 
 
 def _to_border(ux: float, uy: float, half: float) -> float:
-    """How far a box reaches from its centre in a direction."""
+    """Return how far a box reaches from its centre in a direction."""
     across = half / abs(ux) if ux else math.inf
     return min(across, _HALF / abs(uy) if uy else math.inf)
 
 
-def _edge_label(start: Point, end: Point, label: str, colour: str) -> str:
-    # Off the middle, where edges tend to cross.
-    x = start[0] + 0.4 * (end[0] - start[0])
-    y = start[1] + 0.4 * (end[1] - start[1])
+def _off_middle(start: Point, end: Point) -> Point:
+    """Return where the label of an edge lies: not in the middle, where edges cross."""
     return (
-        f'<text x="{x:.1f}" y="{y + 4:.1f}" fill="{colour}" text-anchor="middle" '
-        f'stroke="#fff" stroke-width="5" paint-order="stroke">{_text(label)}</text>'
+        start[0] + 0.4 * (end[0] - start[0]),
+        start[1] + 0.4 * (end[1] - start[1]),
     )
 
 

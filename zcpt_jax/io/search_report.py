@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from zcpt_jax.data import Dataset
+from zcpt_jax.io.colours import drawn_operations, space_operations
 from zcpt_jax.io.genotype_file import GENOTYPE, GenotypeFile, dump_genotype
-from zcpt_jax.io.html import ProposalRow, Report, render
 from zcpt_jax.io.run_directory import CONFIG, REPORT, RunDirectory
+from zcpt_jax.io.search_page import ProposalRow, Report, render
 from zcpt_jax.io.timings import Timings
 from zcpt_jax.nn.size import count_flops, count_params, describe
 from zcpt_jax.search import SearchResult
@@ -29,7 +30,7 @@ def write_outcome(
     timings: Timings,
     table: Table | None,
 ) -> str:
-    """Writes ``genotype.json``, which marks a finished run, and ``report.html``.
+    """Write ``genotype.json``, which marks a finished run, and ``report.html``.
 
     Args:
       run: the run directory.
@@ -50,38 +51,20 @@ def write_outcome(
     network = space.network(result.genotype, dataset.num_classes)
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
-    described = describe(params, flops, dataset.num_classes, dataset.image_size)
     training = (
         f"python launch/retrain.py --genotype={run.path} --dataset={dataset.name}"
     )
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
-    standings: tuple[Standing, ...] = ()
-    if table:
-        key = space.table_key(result.genotype)
-        keys = space.table_keys()
-        among = None if keys is None else [k for k in keys if k in table.rows]
-        standings = table.standing(key, among)
+    standings = _standings(space, result.genotype, table)
     record = run.read_json(CONFIG)
-    rows = []
-    for genotype in result.proposals:
-        if genotype is None:
-            rows.append(ProposalRow(None, math.nan, None))
-            continue
-        key = space.table_key(genotype)
-        accuracy = table.standing(key)[0].accuracy if table else None
-        score = result.totals[genotype]
-        if proxy.combine is None:  # the mean says more than the sum
-            score /= len(result.validation[genotype])
-        rows.append(ProposalRow(genotype, score, accuracy))
     config = record.pop("config")
+    rows = [_row(space, proxy, result, table, g) for g in result.proposals]
     report = Report(
         title=f"{space.name}: an architecture found by {_method(config)}",
-        lead=f"{config['proxy']} on {dataset.name}, {config['num_proposals']} "
-        f"{_proposals(config)}, "
-        f"{config['num_validation_batches']} validation batches of "
-        f"{config['batch_size']}, seed {config['seed']}",
+        lead=_lead(config, dataset),
         genotype=result.genotype,
         forms=space.forms(result.genotype),
+        operations=space_operations(space),
         drawings=space.drawings(result.genotype),
         facts=(
             ("parameters", f"{params:,}"),
@@ -93,33 +76,74 @@ def write_outcome(
         proposals=rows,
         decisions=[_comparable(line, proxy) for line in run.decisions()],
         explanation=_explanation(operation_score),
-        dark_is_low=_dark_is_low(operation_score, proxy),
+        low_is_strong=_low_is_strong(operation_score, proxy),
         timings=timings,
         config=config,
         environment=record,
     )
     run.write(REPORT, render(report))
-    lines = [
-        f"found       {result.genotype}",
-        *(f"{name:<11} {form}" for name, form in space.forms(result.genotype).items()),
+    described = describe(params, flops, dataset.num_classes, dataset.image_size)
+    lines = [*_summary(report, described), f"report      {run.path / REPORT}"]
+    return "\n".join(lines)
+
+
+def _standings(
+    space: Space, genotype: str, table: Table | None
+) -> tuple[Standing, ...]:
+    if table is None:
+        return ()
+    keys = space.table_keys()
+    among = None if keys is None else [key for key in keys if key in table.rows]
+    return table.standing(space.table_key(genotype), among)
+
+
+def _row(
+    space: Space,
+    proxy: Proxy,
+    result: SearchResult,
+    table: Table | None,
+    genotype: str | None,
+) -> ProposalRow:
+    if genotype is None:
+        return ProposalRow(None, math.nan, None)
+    score = result.totals[genotype]
+    if proxy.combine is None:  # the mean says more than the sum
+        score /= len(result.validation[genotype])
+    key = space.table_key(genotype)
+    accuracy = table.standing(key)[0].accuracy if table else None
+    operations = drawn_operations(space.drawings(genotype))
+    return ProposalRow(genotype, score, accuracy, operations)
+
+
+def _lead(config: Mapping[str, Any], dataset: Dataset) -> str:
+    return (
+        f"{config['proxy']} on {dataset.name}, {config['num_proposals']} "
+        f"{_proposals(config)}, {config['num_validation_batches']} validation batches "
+        f"of {config['batch_size']}, seed {config['seed']}"
+    )
+
+
+def _summary(report: Report, described: str) -> list[str]:
+    seconds = report.timings.seconds.items()
+    return [
+        f"found       {report.genotype}",
+        *(f"{name:<11} {form}" for name, form in report.forms.items()),
         f"network     {described}",
         *(
             f"{s.column:<20} {s.accuracy:.2f} %  regret {s.regret:.2f}  "
             f"rank {s.rank:,} of {s.count:,}  at random {s.mean:.2f} %"
-            for s in standings
+            for s in report.standings
         ),
         "wall time   "
-        + ", ".join(f"{name} {value:.1f} s" for name, value in timings.seconds.items())
-        + f"; together {timings.total:.1f} s",
-        f"ran on      {timings.describe()}",
-        f"train it    {training}",
-        f"report      {run.path / REPORT}",
+        + ", ".join(f"{name} {value:.1f} s" for name, value in seconds)
+        + f"; together {report.timings.total:.1f} s",
+        f"ran on      {report.timings.describe()}",
+        f"train it    {report.training}",
     ]
-    return "\n".join(lines)
 
 
 def _comparable(line: dict[str, Any], proxy: Proxy) -> dict[str, Any]:
-    """A decision with one number a candidate: an ensemble's scores, combined."""
+    """Return a decision with one number a candidate: an ensemble's combined."""
     if proxy.combine is None or not line["scores"]:
         return line
     parts = [np.asarray(scores) for scores in line["scores"].values()]
@@ -142,18 +166,20 @@ def _proposals(config: Mapping[str, Any]) -> str:
 
 
 def _explanation(operation_score: OperationScore) -> str:
+    if operation_score.needs == "nothing":
+        return "Each number is drawn at random"
     if operation_score.perturbation.lowest_stays:
         return (
             "Each number is the score of the supernet without that candidate. The "
-            "darkest is the one it can spare least"
+            "strongest colour marks the one it can spare least"
         )
     return (
         "Each number is the score of the supernet with that candidate alone. The "
-        "darkest is the best"
+        "strongest colour marks the best"
     )
 
 
-def _dark_is_low(operation_score: OperationScore, proxy: Proxy) -> bool:
+def _low_is_strong(operation_score: OperationScore, proxy: Proxy) -> bool:
     low = operation_score.perturbation.lowest_stays
     turned = operation_score.needs == "proxy" and not proxy.higher_is_better
     return low != turned
