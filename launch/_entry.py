@@ -1,9 +1,19 @@
 """Console commands of the installed package, such as ``zcpt-search``."""
 
+import importlib.util
 import runpy
+import sys
+
+_TRAIN = ("chex", "orbax", "tensorboardX")
 
 
-def _run(name: str) -> None:
+def _run(name: str, *packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            sys.exit(
+                f"error: this needs {package}, which is not installed; "
+                'run pip install "zcpt_jax[train]"'
+            )
     # As the main module, whose flags are those that --help lists.
     runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
 
@@ -20,7 +30,7 @@ def correlate() -> None:
 
 def evaluate() -> None:
     """Run ``zcpt-evaluate``."""
-    _run("evaluate")
+    _run("evaluate", *_TRAIN)
 
 
 def prepare_data() -> None:
@@ -30,7 +40,7 @@ def prepare_data() -> None:
 
 def retrain() -> None:
     """Run ``zcpt-retrain``."""
-    _run("retrain")
+    _run("retrain", *_TRAIN)
 
 
 def score() -> None:
@@ -45,4 +55,4 @@ def search() -> None:
 
 def train_supernet() -> None:
     """Run ``zcpt-train-supernet``."""
-    _run("train_supernet")
+    _run("train_supernet", *_TRAIN)

@@ -73,8 +73,6 @@ for _module in (_flags, _command, _devices, _recipe):
 def main(argv: list[str]) -> None:
     """Flags to a recipe and a network to one call of the library."""
     _command.no_arguments(argv)
-    _command.require("matplotlib", extra="report")
-    _command.require("tensorboardX", extra="train")
     mesh, sharding = _devices.share_batches()
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
