@@ -51,12 +51,12 @@ def write_outcome(
     network = space.network(result.genotype, dataset.num_classes)
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
-    training = (
-        f"python launch/retrain.py --genotype={run.path} --dataset={dataset.name}"
-    )
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
     standings = _standings(space, result.genotype, table)
     record = run.read_json(CONFIG)
+    installed = str(record.get("command", "")).startswith("zcpt-")
+    retrain = "zcpt-retrain" if installed else "python launch/retrain.py"
+    training = f"{retrain} --genotype={run.path} --dataset={dataset.name}"
     config = record.pop("config")
     rows = [_row(space, proxy, result, table, g) for g in result.proposals]
     report = Report(
