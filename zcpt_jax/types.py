@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 Variables = Mapping[str, Any]
-"""What Flax's ``init`` returns: ``{'params': ..., 'batch_stats': ...}``."""
+"""Flax variables, the result of ``init``: ``{'params': ..., 'batch_stats': ...}``."""
 
 Array = jax.Array | np.ndarray
 
@@ -132,7 +132,7 @@ class Proxy:
       range: the values a healthy network can give, in words.
       reference: paper and equation.
       members: members of an ensemble; its ``score`` gives one number for each of them.
-      combine: function that makes one score of the members' for networks to compare.
+      combine: function that combines the members' scores of networks to compare.
     """
 
     name: str

@@ -70,7 +70,7 @@ class Method:
 
 
 def get_method(name: str) -> Method:
-    """Return the scorer with a name like ``zc-pt(nwot)`` or ``darts``.
+    """Return a scorer by name: ``zc-pt(nwot)``, ``disc-zc(synflow)``, ``darts`` etc.
 
     Raises:
       InputError: if the name is not of this form, or its parts are unknown.

@@ -18,13 +18,13 @@ from flax import traverse_util
 from zcpt_jax.types import AUXILIARY, Array, InputError, Space, Variables
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ``+-1/sqrt(fan_in)``: PyTorch's default for convolutions and linear
-layers."""
+"""PyTorch's default for convolutions and linear layers: uniform in
+``+-1/sqrt(fan_in)``."""
 
 stack_init = nn.initializers.variance_scaling(
     1 / 3, "fan_in", "uniform", batch_axis=(0,)
 )
-"""The same for a stack of kernels ``[E, ...]``."""
+"""Initialiser with the same distribution for a stack of kernels ``[E, ...]``."""
 
 
 def bias_init(fan_in: int) -> Callable[..., jax.Array]:

@@ -80,7 +80,7 @@ ORDERS: dict[str, EdgeOrder] = {order.name: order for order in _ALL}
 
 
 def get_order(name: str) -> EdgeOrder:
-    """Return the edge order with a name.
+    """Return the edge order of the given name.
 
     Raises:
       InputError: if the name is unknown; the message lists the known names.

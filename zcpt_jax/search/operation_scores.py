@@ -189,18 +189,18 @@ class Setting:
 
 
 def by_proxy(setting: Setting) -> ScoreStep:
-    """Score masks by the proxy of the untrained supernet."""
+    """Return a function that scores masks by a proxy of the untrained supernet."""
     return setting.evaluate(setting.proxy, None).score_masks
 
 
 def by_accuracy(setting: Setting) -> ScoreStep:
-    """Score masks by the trained supernet's accuracy."""
+    """Return a function that scores masks by the trained supernet's accuracy."""
     assert setting.trained is not None
     return setting.evaluate(ACCURACY, setting.trained.variables).score_masks
 
 
 def by_alphas(setting: Setting) -> ScoreStep:
-    """Score masks by the sum of the trained architecture weights they leave."""
+    """Return a function that sums the trained architecture weights masks leave."""
     weights = flatten(setting.start()).astype(np.float64)
 
     def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
@@ -211,7 +211,10 @@ def by_alphas(setting: Setting) -> ScoreStep:
 
 
 def by_table(how: Callable[[np.ndarray], Any]) -> Callable[[Setting], ScoreStep]:
-    """Score masks by a statistic of the accuracies of all networks they allow."""
+    """Return an operation score's ``make`` for a statistic of accuracies.
+
+    Masks are scored by the statistic over all networks that they allow.
+    """
 
     def make(setting: Setting) -> ScoreStep:
         accuracies = setting.accuracies
@@ -222,7 +225,7 @@ def by_table(how: Callable[[np.ndarray], Any]) -> Callable[[Setting], ScoreStep]
 
 
 def by_chance(setting: Setting) -> ScoreStep:
-    """Score masks by random numbers drawn from the seed, the step and the masks."""
+    """Return a function that draws scores from the seed, the step and the masks."""
 
     def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
         drawn = np.empty(len(owners))
@@ -306,7 +309,7 @@ OPERATION_SCORES: dict[str, OperationScore] = {score.name: score for score in _A
 
 
 def get_operation_score(name: str) -> OperationScore:
-    """Return the operation score with a name.
+    """Return the operation score of the given name.
 
     Raises:
       InputError: if the name is unknown; the message lists the known names.
