@@ -1,9 +1,9 @@
-"""How operations are written for the devices they run on, in one record.
+"""One record of how operations are lowered for the devices they run on.
 
-The same network is written in other forms for a CPU, a GPU and a TPU: what is fast on
-one is slow on another, or does not compile. The record is chosen once, from the
-platform of the devices, and what is traced inside :func:`using` follows it. It is part
-of what ``jax.jit`` caches by: under another record a function is traced anew.
+A network takes different forms on a CPU, a GPU and a TPU, because what is fast on one
+is slow on another or does not compile. The record is chosen once, from the platform of
+the devices, and everything traced inside :func:`using` follows it. It is part of the
+cache key of ``jax.jit``: under another record a function is traced again.
 """
 
 import dataclasses
@@ -19,40 +19,42 @@ from jax.sharding import Mesh
 from zcpt_jax.types import InputError
 
 PRECISIONS = ("highest", "high", "default")
-"""Of products and convolutions, as JAX names them."""
+"""Precisions of matrix products and convolutions, by JAX's names."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """Which form each operation takes, and how masks are scored together.
+    """The form of each operation, and the way masks are scored together.
 
     Attributes:
       pointwise: 1x1 convolutions as matrix products or as convolutions. XLA's Triton
         fusion of products whose operand is a slice of a stack aborts the process on
         GPUs with jax 0.10 and 0.11.
-      depthwise: depthwise convolutions as shifted elementwise products, or as grouped
+      depthwise: depthwise convolutions as shifted elementwise products or as grouped
         convolutions.
-      pooling: max pooling by shifted windows and average pooling in two passes, or as
-        windows are reduced by XLA.
-      stacks: operations that read the same node, written out one by one or in a loop.
-        A loop compiles in a third of the time and copies its inputs.
-      patterns: ReLU patterns compared by the bits of words, or by a matrix product.
+      pooling: max pooling by shifted windows and average pooling in two passes, or both
+        by XLA's window reduction.
+      stacks: operations that read the same node, unrolled or in a loop. A loop compiles
+        in a third of the time but copies its inputs.
+      patterns: activation patterns compared by the bits of words or by a matrix
+        product.
       barriers: whether conditions keep XLA from fusing gradients across the nodes of a
         cell (:func:`zcpt_jax.nn.zero_weights.apart`).
-      loops: whether the masks of a call are scored in a loop inside it. On CPU
-        convolutions are slower inside loops, so that a call scores one mask.
-      groups: whether masks with the same decisions are put together, their images side
-        by side in one batch, for scores without a derivative.
-      skips: which scores skip operations of weight zero: none, those without a
-        derivative, or all. On CPU gradients of convolutions are many times slower
-        inside a condition.
+      loops: whether a call scores its masks in a loop. Convolutions are slower inside
+        loops on CPU, where a call scores one mask.
+      groups: whether forward-only scores batch the images of masks with the same
+        decisions together.
+      skips: which scores skip zero-weight operations: none, those without a derivative,
+        or all. Gradients of convolutions are many times slower inside a condition on
+        CPU.
       inside: whether a call draws its initial weights and makes its minibatches from
-        the images on the device, or is given both.
-      skip: whether what is traced now skips operations of weight zero; a scorer says.
-      together: whether ``vmap`` over what is traced now puts images side by side; a
-        scorer says. Such functions have no gradients.
-      chunk: masks that a device scores together, None to work it out.
-      precision: of products and convolutions, one of :data:`PRECISIONS`.
+        images on the device; otherwise both are its arguments.
+      skip: whether the current trace skips zero-weight operations; set by a scorer.
+      together: whether ``vmap`` over the current trace batches images together; set by
+        a scorer. Such functions have no gradients.
+      chunk: number of masks that a device scores together, None to determine it.
+      precision: precision of matrix products and convolutions, one of
+        :data:`PRECISIONS`.
     """
 
     pointwise: Literal["product", "convolution"] = "product"
@@ -71,7 +73,7 @@ class Lowering:
     precision: str = "highest"
 
     def __post_init__(self) -> None:
-        """Refuses values that do not exist."""
+        """Raise InputError for an unknown precision or a chunk below 1."""
         if self.precision not in PRECISIONS:
             raise InputError(
                 f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}"
@@ -80,7 +82,7 @@ class Lowering:
             raise InputError(f"chunk_size must be at least 1, got {self.chunk}")
 
     def replace(self, **changes: Any) -> "Lowering":
-        """The record with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
@@ -96,22 +98,22 @@ GPU = Lowering(
     skips="all",
     inside=True,
 )
-# A product takes a third of the cycles of a 1x1 convolution there, and each convolution
-# seconds to compile.
+# On TPU a matrix product takes a third of the cycles of a 1x1 convolution, and each
+# convolution takes seconds to compile.
 TPU = GPU.replace(pointwise="product", stacks="loop")
 
 FORMS = {"cpu": CPU, "gpu": GPU, "cuda": GPU, "rocm": GPU, "tpu": TPU}
-"""The record of each platform, as JAX names platforms."""
+"""Record of each platform, by JAX's name of the platform."""
 
 
 def of_platform(name: str) -> Lowering:
-    """The record of a platform.
+    """Return the record of a platform.
 
     Args:
-      name: as JAX names it, such as ``gpu``.
+      name: JAX's name of the platform, such as ``gpu``.
 
     Raises:
-      InputError: if there is none.
+      InputError: if the platform is unknown.
     """
     if name not in FORMS:
         raise InputError(f"unknown platform {name!r}; known: {', '.join(FORMS)}")
@@ -119,10 +121,10 @@ def of_platform(name: str) -> Lowering:
 
 
 def of_devices(devices: Any) -> Lowering:
-    """The record of devices.
+    """Return the record of devices.
 
     Args:
-      devices: JAX devices of one platform, in any shape.
+      devices: JAX devices of one platform, in an array of any shape.
 
     Raises:
       InputError: if they are of several platforms, or of an unknown one.
@@ -134,12 +136,12 @@ def of_devices(devices: Any) -> Lowering:
 
 
 def of_mesh(mesh: Mesh | None) -> Lowering:
-    """The record of a mesh's devices, or of the default device without one."""
+    """Return the record of a mesh's devices, or of the default device for None."""
     return default() if mesh is None else of_devices(mesh.devices)
 
 
 def default_device() -> Any:
-    """The device on which JAX puts what is not put elsewhere."""
+    """Return JAX's default device."""
     device = jax.config.values["jax_default_device"]
     if isinstance(device, str):
         return jax.local_devices(backend=device)[0]
@@ -147,7 +149,7 @@ def default_device() -> Any:
 
 
 def default() -> Lowering:
-    """The record of JAX's default device."""
+    """Return the record of JAX's default device."""
     return of_platform(default_device().platform)
 
 
@@ -155,14 +157,14 @@ _context = jax.make_user_context(default_value=None)
 
 
 def current() -> Lowering:
-    """The record that holds where this is called from."""
+    """Return the record in effect at the caller."""
     found = _context.value
     return default() if found is None else found
 
 
 @contextmanager
 def using(lowering: Lowering) -> Iterator[None]:
-    """What is traced inside follows a record, precision included.
+    """Trace under a record, its precision included.
 
     Args:
       lowering: the record.

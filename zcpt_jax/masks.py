@@ -1,9 +1,9 @@
-"""Mask algebra: pure functions on operation weights.
+"""Mask algebra: pure functions on architecture weights.
 
-A mask is a mapping from group to an array ``[E, O]`` of operation weights. An
-undecided edge holds ``1/O`` in every entry, a decided edge is one-hot, and removing
-an operation sets its entry to zero and leaves the others as they are, without
-renormalising (Xiang et al. 2023, section 4.1, and the authors' published code).
+Masks map a group to an array ``[E, O]`` of architecture weights. An undecided edge
+holds ``1/O`` in every entry and a discretised edge is one-hot. Removing an operation
+sets its entry to zero and leaves the others unchanged, without renormalising (Xiang et
+al. 2023, section 4.1, and the authors' published code).
 
 The functions run on the host, on NumPy arrays: they are the bookkeeping of a search,
 not part of the traced computation.
@@ -18,7 +18,7 @@ from zcpt_jax.types import Array, Decision, InputError, Masks
 
 
 def undecided(edges: int, ops: int) -> np.ndarray:
-    """Uniform operation weights.
+    """Return uniform architecture weights.
 
     The published supernets use the softmax of 1e-3 * N(0, 1), which is 1/O to three
     digits; we use 1/O exactly.
@@ -36,16 +36,16 @@ def undecided(edges: int, ops: int) -> np.ndarray:
 def edge_decisions(
     group: str, edges: Sequence[str], candidates: Sequence[Sequence[str]]
 ) -> tuple[Decision, ...]:
-    """The decisions "which one operation stays on this edge" of a mask group.
+    """Return one decision per edge of a mask group, each keeping one operation.
 
     Args:
       group: name of the mask group.
       edges: names of its E edges.
-      candidates: for each edge the names of its operations: the first of the mask's O
-        columns, or all of them.
+      candidates: names of each edge's operations, which take the first of the mask's O
+        columns or all of them.
 
     Returns:
-      One decision an edge, in the order of ``edges``.
+      One decision per edge, in the order of ``edges``.
     """
     width = max(len(ops) for ops in candidates)
     decisions = []
@@ -57,14 +57,14 @@ def edge_decisions(
 
 
 def removals(masks: Masks, decision: Decision) -> Masks:
-    """The masks with each candidate of a decision removed in turn.
+    """Return the masks with each candidate of a decision removed in turn.
 
     Args:
-      masks: group to ``[E, O]``.
-      decision: the decision whose O candidates are perturbed.
+      masks: map from group to ``[E, O]``.
+      decision: the decision whose O candidates are removed.
 
     Returns:
-      group to ``[O, E, O]``; entry ``o`` is the mask without candidate ``o``.
+      Map from group to ``[O, E, O]``; entry ``o`` is the mask without candidate ``o``.
     """
     count = len(decision.candidates)
 
@@ -77,14 +77,15 @@ def removals(masks: Masks, decision: Decision) -> Masks:
 
 
 def discretisations(masks: Masks, decision: Decision) -> Masks:
-    """The masks with each candidate of a decision as the only one, in turn.
+    """Return the masks discretised to each candidate of a decision in turn.
 
     Args:
-      masks: group to ``[E, O]``.
+      masks: map from group to ``[E, O]``.
       decision: the decision whose O candidates are tried.
 
     Returns:
-      group to ``[O, E, O]``; in entry ``o`` candidate ``o`` has weight 1.
+      Map from group to ``[O, E, O]``; in entry ``o`` only candidate ``o`` remains, with
+      weight 1.
     """
     count = range(len(decision.candidates))
     alone = [_keep(masks, decision, [index], final=True) for index in count]
@@ -93,12 +94,13 @@ def discretisations(masks: Masks, decision: Decision) -> Masks:
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """How the candidates of a decision are compared.
+    """Perturbation of masks by which the candidates of a decision are compared.
 
     Attributes:
-      name: what is said of a candidate's score: "the score without it".
-      apply: masks and a decision to a mask for each candidate.
-      lowest_stays: whether the candidate with the lowest score stays, or the highest.
+      name: word for messages about a candidate's score, as in "the score without it".
+      apply: function from masks and a decision to a mask for each candidate.
+      lowest_stays: whether the candidate with the lowest score stays; otherwise the
+        one with the highest.
     """
 
     name: str
@@ -107,30 +109,30 @@ class Perturbation:
 
 
 REMOVE = Perturbation("without", removals, lowest_stays=True)
-"""Each candidate is removed; the network can spare least the one that stays."""
+"""Remove each candidate; the one whose removal costs most stays."""
 
 DISCRETISE = Perturbation("with only", discretisations, lowest_stays=False)
-"""Each candidate is tried alone; the best of them stays."""
+"""Try each candidate alone; the best one stays."""
 
 
 def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
-    """The masks after a decision.
+    """Apply a decision to masks.
 
-    Entries of the candidates that go are set to zero; entries of those that stay and
-    are in use are set to one, once as many have gone as are to go.
+    Entries of dropped candidates become zero. Once only ``decision.keep`` candidates
+    remain, their nonzero entries become one.
 
     Args:
-      masks: group to ``[E, O]``.
+      masks: map from group to ``[E, O]``.
       decision: the decision taken.
-      kept: indices of the candidates that stay, ``decision.keep`` of them, or more
-        where they go one by one.
+      kept: indices of the candidates that stay: ``decision.keep`` of them, or more if
+        candidates are dropped one by one.
 
     Returns:
-      group to ``[E, O]``, new arrays.
+      Map from group to ``[E, O]``, new arrays.
 
     Raises:
-      InputError: if ``kept`` names a candidate that does not exist, or their number
-        is not ``decision.keep``.
+      InputError: if ``kept`` names a candidate that does not exist, or their number is
+        not as stated above.
     """
     count = len(decision.candidates)
     final = len(set(kept)) == decision.keep
@@ -146,7 +148,7 @@ def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
 def _keep(
     masks: Masks, decision: Decision, kept: Sequence[int], final: bool
 ) -> dict[str, np.ndarray]:
-    """Without all candidates but some; those in use have weight one if ``final``."""
+    """Drop all but the kept candidates; ``final`` sets their nonzero entries to 1."""
     result = {}
     for group, array in masks.items():
         weights = np.asarray(array)
@@ -162,14 +164,14 @@ def _keep(
 
 
 def rest(decision: Decision, kept: Sequence[int]) -> Decision | None:
-    """What remains of a decision whose candidates go one by one.
+    """Return the remaining decision when candidates are dropped one by one.
 
     Args:
-      decision: the decision of which ``kept`` stay for now.
-      kept: indices of the candidates that stay.
+      decision: the decision of which the candidates ``kept`` remain.
+      kept: indices of the remaining candidates.
 
     Returns:
-      The decision among those, or None if it is taken.
+      The decision among those, or None if no more candidates are to be dropped.
     """
     if len(kept) <= decision.keep:
         return None
@@ -181,12 +183,12 @@ def rest(decision: Decision, kept: Sequence[int]) -> Decision | None:
 
 
 def stack(many: Sequence[Masks]) -> Masks:
-    """Concatenates stacks of masks ``[K_i, ...]`` to one ``[sum K_i, ...]``."""
+    """Concatenate stacks of masks ``[K_i, ...]`` into one ``[sum K_i, ...]``."""
     return {group: np.concatenate([m[group] for m in many]) for group in many[0]}
 
 
 def one_hot(choices: np.ndarray, ops: int) -> np.ndarray:
-    """The decided mask of one operation an edge.
+    """Return the discretised mask with one operation per edge.
 
     Args:
       choices: int ``[E]``, the index of the operation on each edge.
@@ -199,11 +201,11 @@ def one_hot(choices: np.ndarray, ops: int) -> np.ndarray:
 
 
 def chosen(weights: Array, group: str) -> np.ndarray:
-    """The operation on each edge of a fully decided mask.
+    """Return the operation on each edge of a discretised mask.
 
     Args:
-      weights: ``[E, O]``.
-      group: the group's name, for the message.
+      weights: architecture weights ``[E, O]``.
+      group: name of the group, for the error message.
 
     Returns:
       int ``[E]``.

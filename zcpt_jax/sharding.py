@@ -1,4 +1,4 @@
-"""Work spread over devices, of one process or of many."""
+"""Sharding of work over the devices of one or several processes."""
 
 import functools
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from zcpt_jax.types import InputError
 
 
 def make_mesh(count: int | None = None, axis: str = "masks") -> Mesh:
-    """A row of devices.
+    """Make a 1-D device mesh.
 
     Args:
-      count: how many; by default all, those of all processes.
-      axis: what is split over them.
+      count: number of devices; by default all devices of all processes.
+      axis: name of the mesh axis.
 
     Raises:
-      InputError: if there are not that many, or several processes are to leave some
-        out, so that one of them could have none.
+      InputError: if there are fewer devices, or if several processes would leave some
+        out, since a process could then have none.
     """
     there = jax.devices()
     count = len(there) if count is None else count
@@ -38,12 +38,12 @@ def make_mesh(count: int | None = None, axis: str = "masks") -> Mesh:
 
 
 class Places(NamedTuple):
-    """Where this process stands in a row of devices.
+    """Position of this process in a 1-D device mesh.
 
     Attributes:
-      total: devices of the row.
-      devices: int, the positions of this process's devices in it.
-      processes: that the row's devices belong to.
+      total: number of devices of the mesh.
+      devices: int, positions of this process's devices in the mesh.
+      processes: number of processes that the mesh's devices belong to.
     """
 
     total: int
@@ -52,12 +52,12 @@ class Places(NamedTuple):
 
     @property
     def here(self) -> int:
-        """How many devices this process has."""
+        """Number of devices of this process."""
         return len(self.devices)
 
 
 def places(mesh: Mesh | None) -> Places:
-    """Where this process stands in a row; None is one device of its own."""
+    """Return the position of this process in a mesh; None means one local device."""
     if mesh is None:
         return Places(1, np.zeros(1, int), 1)
     owners = [device.process_index for device in mesh.devices.flat]
@@ -66,50 +66,50 @@ def places(mesh: Mesh | None) -> Places:
 
 
 def local(mesh: Mesh) -> Mesh:
-    """The part of a row that this process has."""
+    """Return the part of a mesh that belongs to this process."""
     devices = mesh.devices.ravel()[places(mesh).devices]
     return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def put(host: Any, where: NamedSharding) -> jax.Array:
-    """An array on devices of this process and of others.
+    """Put an array on devices of this and other processes.
 
     Args:
       host: the whole array, the same in every process. Unlike ``device_put``, this does
-        not compare it between them.
-      where: how it is laid out.
+        not compare it between processes.
+      where: sharding of the array.
     """
     array = np.asarray(host)
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Arrays of which every device has a copy.
+    """Copy arrays to every device of a mesh.
 
     Args:
-      mesh: the devices.
+      mesh: the device mesh.
       tree: arrays, the same in every process.
     """
     return _replicator(mesh)(tree)
 
 
-@functools.cache  # a function of its own for each call would compile at each call
+@functools.cache  # a new function for each call would compile at each call
 def _replicator(mesh: Mesh) -> Callable[[Any], Any]:
-    # device_put takes no device of another process.
+    # device_put does not accept devices of other processes.
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda leaves: leaves, out_shardings=everywhere)
 
 
 def spread(mesh: Mesh, tree: Any, smallest: int = 4096) -> Any:
-    """Where to keep each leaf of a state whose large arrays are split over devices.
+    """Choose a sharding for each leaf of a state, with large arrays split over devices.
 
-    Each is split along its longest axis that divides evenly; small ones and those
-    without such an axis are copied to every device.
+    A large array is split along its longest axis that divides evenly. Small arrays and
+    those without such an axis are copied to every device.
 
     Args:
-      mesh: the row of devices.
+      mesh: the 1-D device mesh.
       tree: arrays or their shapes.
-      smallest: values from which an array is split.
+      smallest: number of values from which an array is split.
 
     Returns:
       A sharding for each leaf.

@@ -1,4 +1,4 @@
-"""Wall time by phase."""
+"""Stopwatch of wall time, in seconds, by phase."""
 
 import contextlib
 import time
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class Stopwatch:
-    """Wall time by phase. Phases may nest; each second is counted once.
+    """Stopwatch of wall time by phase; phases may nest and each second counts once.
 
     Attributes:
-      programs: what was compiled meanwhile.
-      busy_seconds: for how long devices had something to do.
+      programs: programs compiled while it ran.
+      busy_seconds: seconds during which devices had work.
     """
 
     def __init__(self) -> None:
-        """Starts with no phase."""
+        """Start with no phase."""
         self._seconds: dict[str, float] = {}
         self._active: list[str] = []
         self._last = 0.0
@@ -24,7 +24,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Counts the time inside to ``phase``, less what nested phases take."""
+        """Add the time inside to ``phase``, minus the time of nested phases."""
         self._settle()
         self._active.append(phase)
         try:
@@ -34,13 +34,13 @@ class Stopwatch:
             self._active.pop()
 
     def add(self, phase: str, seconds: float) -> None:
-        """Adds seconds to ``phase``, taken from the phase now measured, if any."""
+        """Add seconds to ``phase`` and subtract them from the current phase, if any."""
         self._add(phase, seconds)
         if self._active:
             self._add(self._active[-1], -seconds)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each phase up to now."""
+        """Return the seconds of each phase so far."""
         self._settle()
         return dict(self._seconds)
 
@@ -55,6 +55,6 @@ class Stopwatch:
 
 
 def merge_seconds(*parts: Mapping[str, float]) -> dict[str, float]:
-    """Adds up wall times of several runs, phase by phase."""
+    """Add up the wall times of several runs, phase by phase."""
     phases = dict.fromkeys(phase for part in parts for phase in part)
     return {phase: sum(part.get(phase, 0.0) for part in parts) for phase in phases}

@@ -1,8 +1,8 @@
-"""The records and callables that every other room of the library exchanges.
+"""Records and callables shared by all packages of the library.
 
-Letters used in shapes: ``B`` images of a minibatch, ``H, W, C`` height, width and
-channels, ``E`` edges of a mask group, ``O`` candidate operations of an edge, ``K``
-masks that are scored together.
+Letters in shapes: ``B`` images of a minibatch, ``H, W, C`` height, width and channels,
+``E`` edges of a mask group, ``O`` candidate operations of an edge, ``K`` masks that are
+scored together.
 """
 
 import hashlib
@@ -15,51 +15,53 @@ import jax
 import numpy as np
 
 Variables = Mapping[str, Any]
-"""What Flax's ``init`` returns: ``{'params': ..., 'batch_stats': ...}``."""
+"""Flax variables, the result of ``init``: ``{'params': ..., 'batch_stats': ...}``."""
 
 Array = jax.Array | np.ndarray
 
 Masks = Mapping[str, Array]
-"""Operation weights: one array ``[E, O]`` a group, stacks have a leading ``K``.
-Besides, there may be :data:`AS_NETWORK`."""
+"""Architecture weights: one array ``[E, O]`` per group; stacks have a leading ``K``.
+The mapping may also contain :data:`AS_NETWORK`."""
 
 Norm = Literal["running", "batch", "identity"]
-"""How BatchNorm acts while scoring: with the stored statistics, with those of the
-minibatch, or not at all."""
+"""Mode of BatchNorm while scoring: stored statistics, statistics of the minibatch, or
+no normalisation."""
 
 Combine = Callable[[np.ndarray], np.ndarray]
-"""Scores ``[n, M]`` of M proxies, higher is better for each, to one score ``[n]``."""
+"""Function from scores ``[n, M]`` of M proxies, higher is better for each, to one
+score ``[n]``."""
 
 
 NOISE = "noise"
-"""The random stream of networks that draw numbers while they run, as Flax names it:
+"""Flax name of the random stream for networks that draw numbers while they run:
 ``apply(variables, images, masks, rngs={NOISE: key})``."""
 
 
 AS_NETWORK = "as_network"
-"""The entry of masks, a scalar, that says what decided masks stand for.
+"""Scalar entry of masks that says what discretised masks represent.
 
-With 0, and without it, for a supernet: a ReLU of an operation of weight zero counts as
-the published code counts it there. With 1 for the discrete network, which does not have
-that operation, so that the ReLU does not count at all."""
+0, or no entry: a supernet, where a ReLU of a zero-weight operation is counted as in the
+published code. 1: the discrete network, which lacks that operation, so its ReLU is not
+counted at all."""
 
 
 AUXILIARY = "auxiliary"
-"""The collection in which networks hand out the logits ``[B, classes]`` of an auxiliary
-head: ``logits, out = apply(variables, images, mutable=[AUXILIARY])``, then
+"""Collection in which networks return the logits ``[B, classes]`` of an auxiliary head:
+``logits, out = apply(variables, images, mutable=[AUXILIARY])``, then
 ``out[AUXILIARY]["logits"]``."""
 
 
 Progress = Callable[[str, float, int, str], None]
-"""``(stage, done, total, note)``, called after every step of a long computation."""
+"""Callback ``(stage, done, total, note)``, called after each step of a long
+computation."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what to do instead."""
+    """Unusable input from the user; the message says what to do instead."""
 
 
 class ScoreError(ArithmeticError):
-    """Scores that decide nothing: not a number, or infinite."""
+    """Scores that allow no decision: NaN or infinite."""
 
 
 class Batch(NamedTuple):
@@ -68,8 +70,8 @@ class Batch(NamedTuple):
     Attributes:
       images: float32 ``[B, H, W, C]``, normalised.
       labels: int32 ``[B]``.
-      key: PRNG key of networks that draw random numbers while they run (stream
-        :data:`NOISE`), None for those that do not.
+      key: PRNG key for networks that draw random numbers while they run (stream
+        :data:`NOISE`), None for other networks.
     """
 
     images: Array
@@ -78,7 +80,7 @@ class Batch(NamedTuple):
 
 
 def digest(*parts: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal: tells contents apart in settings."""
+    """Return the hexadecimal SHA-256 of bytes, to identify contents in settings."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -86,7 +88,7 @@ def digest(*parts: bytes) -> str:
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError unless a seed is one: JAX keys drop higher bits."""
+    """Raise InputError if a seed is out of range; JAX keys drop higher bits."""
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
 
@@ -95,7 +97,7 @@ class ApplyFn(Protocol):
     """A network as a function, for instance ``module.apply`` of a Flax module."""
 
     def __call__(self, variables: Any, images: Any, masks: Any, /) -> Any:
-        """Returns logits ``[B, classes]`` for ``images`` ``[B, H, W, C]``."""
+        """Return logits ``[B, classes]`` for ``images`` ``[B, H, W, C]``."""
         ...
 
 
@@ -105,32 +107,32 @@ class ScoreFn(Protocol):
     def __call__(
         self, apply_fn: ApplyFn, variables: Any, batch: Batch, masks: Any, /
     ) -> jax.Array:
-        """Returns one scalar for one mask (an ensemble: one number a member)."""
+        """Return a scalar for one mask, or one number per member of an ensemble."""
         ...
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A scoring function with its conventions, stated in one place.
+    """A scoring function together with its conventions.
 
     Attributes:
-      name: what flags and reports call it.
-      score: the function; it can be used on its own.
-      norm: how BatchNorm acts while scoring; ``mixed`` if the members of an ensemble
+      name: name in flags and reports.
+      score: the scoring function; it can be used on its own.
+      norm: mode of BatchNorm while scoring; ``mixed`` if the members of an ensemble
         differ.
-      needs_labels: whether the labels of the batch enter the score.
+      needs_labels: whether the score depends on the labels of the batch.
       data_free: whether the score is independent of the images' values.
-      draws: whether it draws random numbers, from the key of the batch.
-      forward_only: whether it takes no derivative, so that operations of weight zero
-        may be skipped and the images of masks put together.
-      over_scales: whether the scales of BatchNorm are weights that it sums over, so
-        that it matters which BatchNorms have them.
-      higher_is_better: whether a better network has the higher score; where it has
-        the lower one, the search turns the sign.
+      draws: whether it draws random numbers from the key of the batch.
+      forward_only: whether it takes no derivative, so that zero-weight operations may
+        be skipped and the images of several masks batched together.
+      over_scales: whether it sums over the scales of BatchNorm, so that it matters
+        which BatchNorms have them.
+      higher_is_better: whether a better network has the higher score; otherwise the
+        search negates the score.
       range: the values a healthy network can give, in words.
       reference: paper and equation.
-      members: of an ensemble; its ``score`` gives one number for each of them.
-      combine: how an ensemble makes one score of those, given networks to compare.
+      members: members of an ensemble; its ``score`` gives one number for each of them.
+      combine: function that combines the members' scores of networks to compare.
     """
 
     name: str
@@ -149,10 +151,10 @@ class Proxy:
     combine: Combine | None = None
 
     def signed(self, scores: Array) -> np.ndarray:
-        """Turn scores so that higher is better, those of each member of an ensemble.
+        """Negate lower-is-better scores, for each member of an ensemble by itself.
 
         Args:
-          scores: scores of n networks, ``[n]``, or ``[n, M]`` of an ensemble of M.
+          scores: scores of n networks, ``[n]``, or ``[n, M]`` for an ensemble of M.
 
         Returns:
           float64 of the same shape.
@@ -162,21 +164,21 @@ class Proxy:
         return np.asarray(scores, np.float64) * signs
 
     def combined(self, signed: np.ndarray) -> np.ndarray:
-        """Combine the signed scores of an ensemble; those of one proxy stay.
+        """Combine the signed scores of an ensemble; return one proxy's unchanged.
 
         Args:
-          signed: what :meth:`signed` gives for the n networks that are compared.
+          signed: result of :meth:`signed` for the n networks that are compared.
 
         Returns:
-          float64 ``[n]``; of an ensemble it says how networks stand among these n.
+          float64 ``[n]``; for an ensemble, relative to these n networks.
         """
         return signed if self.combine is None else self.combine(signed)
 
     def comparable(self, scores: Array) -> np.ndarray:
-        """Turn the scores of networks that are compared into numbers to compare.
+        """Convert the raw scores of n networks into comparable numbers.
 
         Args:
-          scores: scores as the proxy gives them, ``[n]``, or ``[n, M]`` of an ensemble.
+          scores: raw scores of the proxy, ``[n]``, or ``[n, M]`` for an ensemble of M.
 
         Returns:
           float64 ``[n]``, higher is better.
@@ -189,14 +191,14 @@ class Decision:
     """One choice of a search: which ``keep`` of several candidates survive.
 
     Attributes:
-      name: the edge (or node) that is decided, such as ``'3<-1'``; no two decisions
-        of a phase share a name.
+      name: name of the edge (or node) to decide, such as ``'3<-1'``; unique within a
+        phase.
       candidates: names of the candidates, length ``O``.
-      regions: for each group the boolean array ``[O, E, O]`` of the mask entries
+      regions: for each group, the boolean array ``[O, E, O]`` of the mask entries
         that are zeroed when a candidate is removed. Groups left out are untouched.
-      keep: how many candidates survive.
-      one_by_one: whether candidates go one at a time, the others scored anew without
-        it; otherwise all that go, go by the same scores.
+      keep: number of candidates that survive.
+      one_by_one: whether candidates are dropped one at a time and the remaining ones
+        scored again; otherwise all are dropped by the same scores.
     """
 
     name: str
@@ -208,10 +210,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Phase:
-    """Decisions that are open together.
+    """Decisions that are open at the same time.
 
     Attributes:
-      name: what progress bars and reports call it.
+      name: name in progress bars and reports.
       tracks: sequences of decisions that advance in lockstep: one step decides one
         decision of each track, in order, on the same minibatch (DARTS: a normal
         edge, then a reduce edge). Most spaces have one track.
@@ -223,16 +225,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A genotype as a picture: a directed graph, laid out by the space.
+    """Picture of a genotype: a directed graph, laid out by the space.
 
     Attributes:
-      title: one line.
-      nodes: name of a node to its position ``(x, y)``; x grows with depth.
+      title: title of one line.
+      nodes: map from a node's name to its position ``(x, y)``; x grows with depth.
       edges: ``(source, target, label)``; an edge without influence has label ``''``
         or a name listed in ``muted``.
       muted: labels drawn pale, such as ``none``.
-      labels: name of a node to a text below it, such as the operation at the node;
-        equal texts have one colour.
+      labels: map from a node's name to a text below it, such as the operation at the
+        node; equal texts have the same colour.
     """
 
     title: str
@@ -250,7 +252,7 @@ class Owner(NamedTuple):
 
 
 class Space(Protocol):
-    """A search space: what the search needs to know of it, and nothing else.
+    """A search space, as far as the search needs to know it.
 
     Implementations are frozen dataclasses whose fields are the supernet's options.
     Subclass it to inherit the methods that have a body here.
@@ -258,48 +260,48 @@ class Space(Protocol):
 
     @property
     def name(self) -> str:
-        """What flags, genotype files and golden files call the space."""
+        """Name of the space in flags, genotype files and golden files."""
         ...
 
     def init_masks(self) -> Masks:
-        """The undecided masks, one array ``[E, O]`` (or ``[E]``) a group."""
+        """Return the undecided masks, one array ``[E, O]`` (or ``[E]``) per group."""
         ...
 
     def phases(self) -> tuple[Phase, ...]:
-        """All decisions of a search, in the order in which they come up."""
+        """Return all decisions of a search, in the order in which they open."""
         ...
 
     def all_decisions(self) -> list[Decision]:
-        """Every decision of the phases, in order of phase and track."""
+        """Return every decision of the phases, in order of phase and track."""
         return [d for phase in self.phases() for track in phase.tracks for d in track]
 
     def most_candidates(self) -> int:
-        """The number of candidates of the widest decision."""
+        """Return the number of candidates of the widest decision."""
         return max(len(decision.candidates) for decision in self.all_decisions())
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """The supernet; ``apply(variables, images, masks)`` gives the logits."""
+        """Build the supernet; ``apply(variables, images, masks)`` gives the logits."""
         ...
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The discrete network; ``apply(variables, images)`` gives the logits."""
+        """Build the discrete network; ``apply(variables, images)`` gives the logits."""
         ...
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module | None:
-        """All candidates at once, which masks turn into each discrete network.
+        """Build a module of all candidates that masks turn into any discrete network.
 
-        Under decided masks with :data:`AS_NETWORK` its scores are those of the network
-        with the same weights. One compiled function then scores all networks. Where it
-        is the supernet, that function is the one that decides.
+        Under discretised masks with :data:`AS_NETWORK` its scores are those of the
+        network with the same weights, so one compiled function scores all networks. If
+        it is the supernet itself, the decisions use the same function.
 
         Args:
           num_classes: number of logits.
           scales: whether every BatchNorm must have the scale that it has in the
-            networks; without, fresh ones may be left out.
+            networks; if False, freshly initialised scales may be left out.
 
         Returns:
-          The module, or None if there is no such module: networks are then compiled
-          one by one. That is so unless a space says otherwise.
+          The module, or None (the default) if there is none; networks are then
+          compiled one by one.
         """
         del num_classes, scales
         return None
@@ -307,24 +309,24 @@ class Space(Protocol):
     def init_networks(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """Fresh variables of a discrete network, or of :meth:`masked_network`.
+        """Initialise the variables of a discrete network or of :meth:`masked_network`.
 
-        By default drawn as those of the supernet.
+        By default they are drawn like the supernet's.
         """
         return self.init_variables(module, key, image_shape)
 
     def evaluation_network(
         self, genotype: str, num_classes: int, auxiliary: bool = False
     ) -> nn.Module:
-        """The discrete network as it is trained from scratch in the end.
+        """Build the discrete network in the form that is trained from scratch.
 
         Args:
-          genotype: in any form that :meth:`parse` takes.
+          genotype: genotype in any form that :meth:`parse` takes.
           num_classes: number of logits.
           auxiliary: whether it has an auxiliary head, see :data:`AUXILIARY`.
 
         Raises:
-          InputError: if the space's networks have no such head.
+          InputError: if the space's networks have no auxiliary head.
         """
         if auxiliary:
             raise InputError(
@@ -333,57 +335,59 @@ class Space(Protocol):
         return self.network(genotype, num_classes)
 
     def published(self) -> Mapping[str, str]:
-        """Genotypes that papers have published, by the names they are known by."""
+        """Return published genotypes by the names they are known by."""
         return {}
 
     def genotype(self, masks: Masks) -> str:
-        """The genotype of fully decided masks, in the space's usual form."""
+        """Return the genotype of discretised masks, in the space's usual form."""
         ...
 
     def parse(self, text: str) -> str:
-        """The canonical form of a genotype written by hand, or ``InputError``."""
+        """Return the canonical form of a handwritten genotype or raise InputError."""
         ...
 
     def init_variables(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """Fresh variables of a supernet or network for images ``[H, W, C]``.
+        """Initialise the variables of a supernet or network for images ``[H, W, C]``.
 
-        A pure function of the key, which may be traced.
+        This is a pure function of the key, which may be traced.
         """
         drawn = module.init(key, np.zeros((1, *image_shape), np.float32))
-        # What an auxiliary head hands out is no variable.
+        # The output of an auxiliary head is not a variable.
         return {name: tree for name, tree in drawn.items() if name != AUXILIARY}
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """Pictures of a genotype, one a cell."""
+        """Return pictures of a genotype, one per cell."""
         del genotype
         return ()
 
     def forms(self, genotype: str) -> Mapping[str, str]:
-        """Other notations of a genotype that people use, by what they are called."""
+        """Return other common notations of a genotype, by their names."""
         del genotype
         return {}
 
     def table_key(self, genotype: str) -> str:
-        """What tables of trained networks file a genotype under."""
+        """Return the key of a genotype in tables of trained networks."""
         return genotype
 
     def table_keys(self) -> frozenset[str] | None:
-        """The keys of all genotypes, None if a table holds this space alone."""
+        """Return the keys of all genotypes, None if tables hold only this space."""
         return None
 
     def whole(self, num_classes: int) -> nn.Module:
-        """All candidates at once, with the parameters of the discrete networks."""
+        """Build a module of all candidates with the discrete networks' parameters."""
         return self.supernet(num_classes)
 
     def owner(self, path: tuple[str, ...]) -> Owner | tuple[Owner, ...] | None:
-        """Which mask entry a layer of :meth:`whole` belongs to, None for all.
+        """Return the mask entry that a layer of :meth:`whole` belongs to.
 
-        Budgets count with it: ``path`` is a parameter's path without its last name.
-        A stack of layers has an owner for each slice of its parameters' first axis.
+        Budgets use it. ``path`` is a parameter's path without its last name. The result
+        is None for a layer of every network. A stack of layers has one owner for each
+        slice of its parameters' first axis.
 
         Raises:
-          NotImplementedError: if the space does not say, and so has no budgets.
+          NotImplementedError: if the space does not define owners; it then has no
+            budgets.
         """
         raise NotImplementedError

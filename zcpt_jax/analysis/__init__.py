@@ -1,6 +1,6 @@
-"""How well scores agree with accuracies: rank correlation and the paper's study.
+"""Agreement of scores with accuracies: rank correlation and the paper's study.
 
-:mod:`~zcpt_jax.analysis.figures` draws them and needs matplotlib.
+:mod:`~zcpt_jax.analysis.figures` draws both and needs matplotlib.
 """
 
 from zcpt_jax.analysis.correlation import kendall, spearman

@@ -1,4 +1,4 @@
-"""Rank correlation, and how sure a mean over seeds is."""
+"""Rank correlation, and confidence intervals of means over seeds."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ class Interval(NamedTuple):
     """A mean over seeds and its 95 % confidence interval.
 
     Attributes:
-      mean: of the values.
+      mean: mean of the values.
       low: lower end, NaN with a single value.
       high: upper end, NaN with a single value.
-      seeds: how many values there are.
+      seeds: number of values.
     """
 
     mean: float
@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 
 
 def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where one of the two ranks nothing.
+    """Return Spearman's rank correlation, 0 if one of the two is constant.
 
     Pairs with a NaN are left out; minus infinity is the lowest rank.
     """
@@ -33,7 +33,7 @@ def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
 
 
 def kendall(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Kendall's tau-b, otherwise as :func:`spearman`."""
+    """Return Kendall's tau-b, with the conventions of :func:`spearman`."""
     return _correlate(stats.kendalltau, a, b)
 
 
@@ -44,16 +44,16 @@ def _correlate(
 ) -> float:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     known = ~(np.isnan(x) | np.isnan(y))
-    # Ranks stand for the values, since infinities have no differences.
+    # Ranks replace the values, because differences of infinities are undefined.
     x, y = (stats.rankdata(v[known]) for v in (x, y))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant input, which is answered by 0
+        warnings.simplefilter("ignore")  # constant input, for which we return 0
         value = float(measure(x, y).statistic) if len(x) > 1 else np.nan
     return 0.0 if np.isnan(value) else value
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean and its 95 % interval by Student's t."""
+    """Return the mean and its 95 % confidence interval by Student's t."""
     array = np.asarray(values, np.float64)
     mean, count = float(array.mean()), len(array)
     if count < 2:

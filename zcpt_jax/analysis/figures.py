@@ -1,4 +1,4 @@
-"""Figures of studies and scores, by Matplotlib, without a screen."""
+"""Figures of studies and scores, drawn by Matplotlib without a display."""
 
 import os
 import tempfile
@@ -16,17 +16,17 @@ from zcpt_jax.analysis.study import REFERENCES, Agreement, Trial, between
 def draw_study(
     path: Path, trials: Sequence[Trial], found: Sequence[Agreement], title: str
 ) -> None:
-    """Agreement between scorers, and of each with the truth.
+    """Draw the agreement between scorers, and of each with the ground truth.
 
-    Left the rank correlations on the undecided supernet as a matrix; right how each
-    scorer agrees with best-acc and avg-acc, initial and progressive, with 95 %
-    intervals over seeds.
+    The left panel is a matrix of rank correlations on the undecided supernet. The right
+    panel shows how each scorer agrees with best-acc and avg-acc, initial and
+    progressive, with 95 % confidence intervals over seeds.
 
     Args:
-      path: of the picture, its ending says the format.
-      trials: of all scorers.
-      found: their agreements.
-      title: above the figure.
+      path: path of the picture; its suffix determines the format.
+      trials: trials of all scorers.
+      found: agreements of the scorers.
+      title: title above the figure.
     """
     names, matrix = between(trials)
     scorers = list(dict.fromkeys(agreement.scorer for agreement in found))
@@ -90,14 +90,14 @@ def draw_scores(
     column: str,
     title: str,
 ) -> None:
-    """Each proxy's scores against accuracies, a panel a proxy.
+    """Draw scores against accuracies, with one panel per proxy.
 
     Args:
-      path: of the picture.
-      scores: proxy to ``[networks]``, higher is better.
-      accuracy: percent, ``[networks]``.
-      column: what the accuracies are.
-      title: above the figure.
+      path: path of the picture.
+      scores: map from proxy to ``[networks]``, higher is better.
+      accuracy: accuracies in percent, ``[networks]``.
+      column: name of the accuracies.
+      title: title above the figure.
     """
     figure = Figure(figsize=(4.2 * len(scores), 4), layout="constrained")
     figure.suptitle(title)
@@ -112,7 +112,7 @@ def draw_scores(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure under another name and renames it into place."""
+    """Write a figure under a temporary name and rename it into place."""
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
     os.close(handle)
     figure.savefig(name, dpi=150)

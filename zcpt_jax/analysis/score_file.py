@@ -1,4 +1,4 @@
-"""``scores.csv``: a row a network, written as it goes, resumed where it stops."""
+"""``scores.csv``: one row per network, written incrementally so that runs resume."""
 
 import csv
 import io
@@ -12,18 +12,18 @@ from zcpt_jax.types import InputError
 
 
 class ScoreFile:
-    """Genotypes and their scores on disk.
+    """Genotypes and their scores in a CSV file.
 
     Attributes:
-      path: of the CSV.
+      path: path of the CSV file.
       columns: names of the scores.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Opens the file to go on, or begins it.
+        """Open the file to continue it, or create it.
 
         Args:
-          path: of the CSV.
+          path: path of the CSV file.
           columns: names of the scores.
 
         Raises:
@@ -53,7 +53,7 @@ class ScoreFile:
                 ) from error
 
     def add(self, genotypes: Sequence[str], scores: np.ndarray) -> None:
-        """Writes the scores ``[n, columns]`` of n genotypes."""
+        """Append the scores ``[n, columns]`` of n genotypes."""
         table = [
             [genotype, *(repr(float(value)) for value in row)]
             for genotype, row in zip(genotypes, scores, strict=True)

@@ -1,10 +1,10 @@
-"""Scoring many networks of a space, in the supernet's weights or in their own.
+"""Scoring of many networks of a space, with the supernet's weights or their own.
 
-In the supernet's weights a network is a one-hot mask: all share the weights, and
-BatchNorm of the cells is not affine. In its own it is the discrete network with initial
-weights of its own, as a search's validation scores it. One compiled function serves all
-networks either way, but in spaces without a masked network, where each is compiled by
-itself in its own weights.
+With the supernet's weights, a network is a one-hot mask: all networks share the
+weights, and BatchNorm in the cells is not affine. With its own weights, it is the
+discrete network with separate initial weights, as in a search's validation. One
+compiled function serves all networks in both cases, except with own weights in spaces
+without a masked network, where each network is compiled by itself.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ def score_networks(
     *,
     own_weights: bool,
 ) -> np.ndarray:
-    """Scores networks, the mean over minibatches.
+    """Score networks by the mean over minibatches.
 
     Args:
-      evaluator: of the space, and of a proxy or :func:`zcpt_jax.proxies.jointly` of
-        several.
-      genotypes: of n networks.
-      masks: their decided masks; may be None with weights of their own, see
+      evaluator: evaluator of the space and of a proxy, or of several by
+        :func:`zcpt_jax.proxies.jointly`.
+      genotypes: genotypes of n networks.
+      masks: discretised masks of the networks; may be None with own weights, see
         :meth:`zcpt_jax.scoring.Evaluator.score_networks`.
-      num_batches: minibatches, the same for all networks.
-      own_weights: whether each has initial weights of its own, or all have those of the
-        supernet.
+      num_batches: number of minibatches, which are the same for all networks.
+      own_weights: whether each network has its own initial weights; otherwise all have
+        those of the supernet.
 
     Returns:
-      ``[n, M]``, the scores of M proxies as they give them.
+      Raw scores ``[n, M]`` of M proxies.
     """
     if own_weights:
         return _in_own_weights(evaluator, genotypes, masks, num_batches)

@@ -1,8 +1,8 @@
-"""The study: how well each operation score agrees with the truth.
+"""Study of how well each operation score agrees with the ground truth.
 
-Xiang et al. 2023, section 3: for each edge, the rank correlation of the scores of its
-operations with best-acc and avg-acc, on the undecided supernet ("initial") and while
-edges get decided ("progressive").
+Xiang et al. 2023, section 3: for each edge, the rank correlation of its operations'
+scores with best-acc and avg-acc, on the undecided supernet ("initial") and while edges
+are being decided ("progressive").
 """
 
 import re
@@ -43,19 +43,19 @@ REFERENCES: dict[str, Callable[[np.ndarray], Any]] = {
     "best-acc": np.max,
     "avg-acc": np.mean,
 }
-"""What scorers are compared with: statistics of the networks that have an operation."""
+"""References for scorers: statistics of accuracies of networks with an operation."""
 
 MODES = ("initial", "progressive")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What the study compares: an operation score and, where it uses one, a proxy.
+    """Scorer in the study: an operation score and its proxy, if it uses one.
 
     Attributes:
-      name: such as ``zc-pt(nwot)`` or ``darts``.
+      name: name such as ``zc-pt(nwot)`` or ``darts``.
       operation: the operation score.
-      proxy: the proxy, None for scores that use none.
+      proxy: the proxy, None for operation scores that use none.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Method:
 
     @property
     def rule(self) -> DecisionRule:
-        """How its scores decide."""
+        """Rule by which its scores decide."""
         comparable = self.proxy.comparable if self.proxy else np.asarray
         return DecisionRule(self.operation.perturbation, comparable)
 
 
 def get_method(name: str) -> Method:
-    """The scorer of a name such as ``zc-pt(nwot)``, ``disc-zc(synflow)`` or ``darts``.
+    """Return a scorer by name: ``zc-pt(nwot)``, ``disc-zc(synflow)``, ``darts`` etc.
 
     Raises:
-      InputError: if it is not of that form, or its parts are unknown.
+      InputError: if the name is not of this form, or its parts are unknown.
     """
     found = re.fullmatch(r"([a-z-]+)(?:\(([\w+]+)\))?", name)
     if not found:
@@ -94,13 +94,13 @@ def get_method(name: str) -> Method:
 
 
 class Line(NamedTuple):
-    """What one scorer said of one decision, beside the truth.
+    """Scores of one scorer for one decision, with the ground truth.
 
     Attributes:
       mode: ``initial`` or ``progressive``.
       edge: name of the decision.
-      candidates: names of its candidates.
-      strengths: how much each is wanted.
+      candidates: names of the decision's candidates.
+      strengths: score of each candidate, where the highest is kept.
       truth: for each of :data:`REFERENCES`, its value for each candidate.
     """
 
@@ -112,15 +112,15 @@ class Line(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One scorer with one seed.
+    """Result of one scorer with one seed.
 
     Attributes:
-      scorer: its name.
-      seed: of weights, minibatches and the order of edges.
-      lines: what it said, initial and then progressive.
-      genotype: the network it decides on.
-      accuracy: of that network, percent.
-      rank: of that network among all of the space, 1 for the best.
+      scorer: name of the scorer.
+      seed: seed of weights, minibatches and the edge order.
+      lines: scores of each decision, initial and then progressive.
+      genotype: genotype of the network that the scorer finds.
+      accuracy: accuracy of that network in percent.
+      rank: table rank of that network among all of the space, 1 for the best.
     """
 
     scorer: str
@@ -132,12 +132,12 @@ class Trial(NamedTuple):
 
 
 class MakeEvaluator(Protocol):
-    """Makes the evaluator of a seed."""
+    """Factory of evaluators."""
 
     def __call__(
         self, seed: int, proxy: Proxy, variables: Variables | None, /
     ) -> Evaluator:
-        """The evaluator of a proxy, with given or untrained variables."""
+        """Make the evaluator of a seed and proxy, with given or untrained variables."""
         ...
 
 
@@ -150,26 +150,26 @@ def run_trial(
     order: EdgeOrder,
     trained: Trained | None = None,
 ) -> Trial:
-    """Lets one scorer score and then decide every edge, beside the truth.
+    """Score and then decide every edge with one scorer, and compare with ground truth.
 
     Args:
-      space: the space, with a table of all its networks.
-      scorer: what scores.
-      seed: of everything random.
-      evaluator: makes evaluators.
-      accuracies: of all networks.
-      order: which edge is decided next.
-      trained: the supernet, for scorers that need one.
+      space: a search space with a table of all its networks.
+      scorer: the scorer.
+      seed: seed of all draws.
+      evaluator: factory of evaluators.
+      accuracies: accuracies of all networks.
+      order: edge order, which determines the edge decided next.
+      trained: trained supernet, for scorers that need one.
 
     Raises:
-      InputError: if the scorer needs what is not given.
-      ScoreError: if scores decide nothing.
+      InputError: if an input that the scorer needs is not given.
+      ScoreError: if scores allow no decision.
     """
     setting = Setting(
         space,
         seed,
         lambda proxy, variables: evaluator(seed, proxy, variables),
-        scorer.proxy or ACCURACY,  # not asked for by scorers without a proxy
+        scorer.proxy or ACCURACY,  # placeholder, not used by scorers without a proxy
         trained,
         accuracies,
     )
@@ -206,7 +206,7 @@ class _Steps(NoMemory):
 def _initial(
     setting: Setting, scorer: Method, score: ScoreStep, accuracies: Accuracies
 ) -> list[Line]:
-    """Every decision of the first phase, each on a minibatch of its own."""
+    """Score every decision of the first phase, each on a separate minibatch."""
     masks, lines = setting.start(), []
     for step, decision in enumerate(_operations(setting.space)):
         stack = scorer.operation.perturbation.apply(masks, decision)
@@ -222,7 +222,7 @@ def _progressive(
     steps: Sequence[DecisionRecord],
     accuracies: Accuracies,
 ) -> list[Line]:
-    """The decisions of the first phase as they were taken, each given those before."""
+    """Return the first phase's decisions in order, each given the previous ones."""
     decisions = {decision.name: decision for decision in _operations(setting.space)}
     masks, lines = setting.start(), []
     for step in steps:
@@ -258,14 +258,14 @@ def _line(
 
 
 class Agreement(NamedTuple):
-    """How a scorer agrees with a reference, over seeds.
+    """Agreement of a scorer with a reference, over seeds.
 
     Attributes:
-      scorer: its name.
+      scorer: name of the scorer.
       mode: ``initial`` or ``progressive``.
       reference: a key of :data:`REFERENCES`.
-      spearman: mean over edges, then over seeds.
-      kendall: the same of Kendall's tau.
+      spearman: Spearman's correlation, averaged over edges and then over seeds.
+      kendall: Kendall's tau, averaged in the same way.
     """
 
     scorer: str
@@ -276,7 +276,7 @@ class Agreement(NamedTuple):
 
 
 def agreements(trials: Iterable[Trial]) -> list[Agreement]:
-    """The agreement of every scorer, mode and reference, in order of appearance."""
+    """Return the agreement for each scorer, mode and reference, by first appearance."""
     by_scorer: dict[str, list[Trial]] = {}
     for trial in trials:
         by_scorer.setdefault(trial.scorer, []).append(trial)
@@ -306,10 +306,10 @@ def _mean(
 
 
 def between(trials: Sequence[Trial]) -> tuple[list[str], np.ndarray]:
-    """Initial agreement of scorers with each other and with the references.
+    """Return the initial agreement of scorers with each other and the references.
 
     Args:
-      trials: of all scorers, with the same seeds.
+      trials: trials of all scorers, with the same seeds.
 
     Returns:
       Names, references first, and their Spearman correlations ``[n, n]``, averaged

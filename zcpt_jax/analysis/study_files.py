@@ -1,4 +1,4 @@
-"""What a study leaves on disk: a line a trial, and tables of all of them."""
+"""Files of a study: one line per trial, and tables of all trials."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ TRIALS, TABLE, RESULTS, FIGURE = "trials.jsonl", "study.csv", "study.json", "stu
 
 
 def append_trial(folder: Path, trial: Trial) -> None:
-    """Adds one trial to the folder's file."""
+    """Append one trial to the folder's file."""
     record = {**trial._asdict(), "lines": [line._asdict() for line in trial.lines]}
     append(folder / TRIALS, json.dumps(record) + "\n")
 
 
 def read_trials(folder: Path) -> list[Trial]:
-    """The trials made so far; a line that a kill cut off is dropped.
+    """Read the trials made so far; a line truncated by a kill is ignored.
 
     Raises:
       InputError: if a line is damaged.
@@ -54,7 +54,7 @@ def read_trials(folder: Path) -> list[Trial]:
 def write_tables(
     folder: Path, trials: Sequence[Trial], found: Sequence[Agreement]
 ) -> None:
-    """Writes ``study.csv``, a row an agreement, and ``study.json``, with the picks."""
+    """Write ``study.csv``, a row per agreement, and ``study.json`` with the picks."""
     rows = [_row(agreement) for agreement in found]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -86,7 +86,7 @@ def _row(agreement: Agreement) -> dict[str, Any]:
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN, which stands for the interval of a single seed."""
+    """Replace NaN, the interval of a single seed, with None, as JSON has no NaN."""
     return {
         key: None if isinstance(value, float) and np.isnan(value) else value
         for key, value in row.items()
@@ -94,7 +94,7 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(trials: Sequence[Trial], found: Sequence[Agreement]) -> str:
-    """The study as a table of text, a line a scorer."""
+    """Format the study as a text table with one line per scorer."""
     scorers = list(dict.fromkeys(agreement.scorer for agreement in found))
     lines = [
         f"{'scorer':<22}  {'initial':^29}  {'progressive':^29}  {'its network':^24}",

@@ -1,10 +1,10 @@
-"""Layers as PyTorch has them, and looking inside networks of any kind.
+"""PyTorch-like layers, and capture of intermediates in any network.
 
-:mod:`~zcpt_jax.nn.capture` sees what layers compute, :mod:`~zcpt_jax.nn.zero_weights`
-leaves out operations of weight zero, :mod:`~zcpt_jax.nn.layers` and
-:mod:`~zcpt_jax.nn.windows` are convolutions and pools,
-:mod:`~zcpt_jax.nn.torch_init` draws initial weights,
-:mod:`~zcpt_jax.nn.train_forward` is a pass on batch statistics, and
+:mod:`~zcpt_jax.nn.capture` intercepts what layers compute,
+:mod:`~zcpt_jax.nn.zero_weights` skips zero-weight operations,
+:mod:`~zcpt_jax.nn.layers` and :mod:`~zcpt_jax.nn.windows` have convolutions and
+pooling, :mod:`~zcpt_jax.nn.torch_init` draws initial weights,
+:mod:`~zcpt_jax.nn.train_forward` runs a network on batch statistics, and
 :mod:`~zcpt_jax.nn.size` counts parameters and multiply-adds.
 """
 

@@ -1,14 +1,14 @@
-"""Looking inside a Flax network without changing it.
+"""Capture of a Flax network's intermediates without changing the network.
 
 Zero-cost proxies need more than logits: the inputs of ReLUs, the outputs of
-convolutions, BatchNorm in a mode of the proxy's choosing. :func:`forward` gives them
-for any Flax (linen) network through ``nn.intercept_methods``, so that a proxy works on
-a user's own module as well as on the supernets of :mod:`zcpt_jax.spaces`.
+convolutions, BatchNorm in a mode chosen by the proxy. :func:`forward` provides them for
+any Flax (linen) network through ``nn.intercept_methods``, so that a proxy works on a
+user's own module as well as on the supernets of :mod:`zcpt_jax.spaces`.
 
-Modules may lie inside ``nn.scan``, ``nn.remat`` and ``nn.jit`` or their counterparts in
-JAX. Inside ``nn.vmap``, ``while`` or ``cond`` they cannot be tapped, which raises an
-:class:`zcpt_jax.types.InputError`, but for :func:`read_relus` inside a ``cond``. See
-:mod:`zcpt_jax.nn._intercept`.
+Modules may be inside ``nn.scan``, ``nn.remat`` and ``nn.jit`` or their JAX
+counterparts. Inside ``nn.vmap``, ``while`` or ``cond`` they cannot be intercepted,
+which raises an :class:`zcpt_jax.types.InputError`, except for :func:`read_relus` inside
+a ``cond``. See :mod:`zcpt_jax.nn._intercept`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -36,7 +36,7 @@ KernelTap = Callable[[Path, jax.Array], None]
 NormTap = Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]
 StateTap = Callable[[jax.Array], jax.Array]
 
-# Makes jax.jit trace a network again for each combination of BatchNorm's mode and taps.
+# Makes jax.jit retrace a network for each combination of BatchNorm mode and callbacks.
 _context = jax.make_user_context()
 
 
@@ -55,41 +55,40 @@ def forward(
     on_block: StateTap | None = None,
     on_features: StateTap | None = None,
 ) -> jax.Array:
-    """Runs a network with BatchNorm in a given mode and taps in place.
+    """Run a network with a given BatchNorm mode and callbacks on its intermediates.
 
-    Loops that contain a tapped module are unrolled, so that callbacks see each
-    iteration by itself; loops without one are left as they are.
+    Loops that contain an intercepted module are unrolled, so that callbacks see each
+    iteration by itself; other loops are left as they are.
 
     Args:
       apply_fn: the network.
-      variables: its variables.
-      images: ``[B, H, W, C]``.
-      masks: operation weights, passed through.
-      norm: how every ``nn.BatchNorm`` acts, whatever the network asks for.
+      variables: variables of the network.
+      images: images ``[B, H, W, C]``.
+      masks: masks, passed through to the network.
+      norm: mode of every ``nn.BatchNorm``; takes precedence over the network's own.
         ``'batch'`` uses the two-pass variance, as PyTorch does.
       on_relu: called with ``(z, count, zero_count)`` of every :class:`ReLU`.
       on_layer: called with the path and the output of every layer (a module that owns
-        a parameter named ``kernel``, or each slice of one that owns ``kernels``); what
-        it returns replaces the output. The path is that of :func:`kernels`; inside a
-        loop whose iterations have kernels of their own, the iteration's number follows
-        the module's path.
-      on_kernel: called before ``on_layer``, with the same path, and the layer's kernel.
+        a parameter named ``kernel``, or each slice of one that owns ``kernels``); its
+        result replaces the output. The path is that of :func:`kernels`; inside a loop
+        whose iterations have separate kernels, the iteration's number follows the
+        module's path.
+      on_kernel: called before ``on_layer`` with the same path and the layer's kernel.
       on_norm: called with the input and the output of every ``nn.BatchNorm`` and the
-        axes along which it has statistics of their own; what it returns replaces the
-        output.
-      on_cut: called with the states of every homogeneous :class:`CutPoint`; what it
-        returns replaces them.
-      on_block: called with the newest state of every :class:`CutPoint`; what it returns
+        axes along which it has separate statistics; its result replaces the output.
+      on_cut: called with the states of every homogeneous :class:`CutPoint`; its result
+        replaces them.
+      on_block: called with the newest state of every :class:`CutPoint`; its result
         replaces that state.
       on_features: called with the input of :class:`GlobalAverage`, the last feature
-        map; what it returns replaces it.
+        map; its result replaces it.
 
     Returns:
       The logits ``[B, classes]``.
 
     Raises:
-      InputError: if a tapped module lies where it cannot be looked at, see the module's
-        docstring; if BatchNorm or layers are NNX modules inside a ``ToLinen``.
+      InputError: if a module to intercept is where it cannot be intercepted, see the
+        module docstring; if BatchNorm or layers are NNX modules inside a ``ToLinen``.
     """
 
     def layer(site: Site, values: Values, iteration: tuple[int, ...]) -> Values:
@@ -130,34 +129,34 @@ def read_relus(
     norm: Norm,
     read: Callable[[jax.Array, Any, Any], Any],
 ) -> list[Any]:
-    """Applies a function to the input of every ReLU of a network.
+    """Apply a function to the input of every ReLU of a network.
 
     If the network has :class:`ReLU` modules, these count; otherwise every ``max(z, 0)``
-    of floating-point numbers, as ``nn.relu``, ``nn.relu6`` and ``jnp.maximum(z, 0)``
-    compute it. The maximum that keeps a variance from being negative (``E[x^2] -
-    E[x]^2``, as in the normalisation layers of Flax) does not count. Activations
-    without such a maximum (GELU, SiLU, leaky ReLU) do not count either.
+    of floating-point numbers counts, as computed by ``nn.relu``, ``nn.relu6`` and
+    ``jnp.maximum(z, 0)``. The maximum that keeps a variance from being negative
+    (``E[x^2] - E[x]^2``, as in Flax's normalisation layers) does not count, nor do
+    activations without such a maximum (GELU, SiLU, leaky ReLU).
 
-    Loops stay loops: ``read`` is applied in each iteration and what it returns is
+    Loops are not unrolled: ``read`` is applied in each iteration and its results are
     stacked.
 
     Args:
       apply_fn: the network.
-      variables: its variables.
-      images: ``[B, H, W, C]``.
-      masks: operation weights, passed through.
-      norm: how BatchNorm acts.
-      read: called with ``(z, count, zero_count)``, which :class:`ReLU` explains; it
-        returns a pytree of arrays and keeps nothing.
+      variables: variables of the network.
+      images: images ``[B, H, W, C]``.
+      masks: masks, passed through to the network.
+      norm: mode of BatchNorm.
+      read: called with ``(z, count, zero_count)``, see :class:`ReLU`; it returns a
+        pytree of arrays and must not store its arguments.
 
     Returns:
-      What ``read`` returned, in order of execution, for each iteration of a loop by
-      itself, and zeros for ReLUs in a branch of a ``cond`` that is not taken. Empty if
-      there is no ReLU.
+      The results of ``read`` in order of execution, one for each iteration of a loop,
+      and zeros for ReLUs in a branch of a ``cond`` that is not taken. Empty if there is
+      no ReLU.
 
     Raises:
-      InputError: if a ReLU lies in a ``while`` loop or in ``nn.vmap``, or the first
-        axis of its input is not that of the images.
+      InputError: if a ReLU is in a ``while`` loop or in ``nn.vmap``, or the first axis
+        of its input is not that of the images.
     """
 
     def run(tap: Tap, kinds: frozenset[str] = frozenset(("ReLU",))) -> jax.Array:
@@ -179,11 +178,11 @@ def read_relus(
 
 
 def relu_inputs(fn: Callable[..., Any], *args: Any) -> list[jax.Array]:
-    """The inputs of every ``max(z, 0)`` in a traced function.
+    """Return the inputs of every ``max(z, 0)`` in a traced function.
 
     Args:
       fn: any traceable function.
-      *args: its arguments.
+      *args: arguments of ``fn``.
 
     Returns:
       The tensors ``z`` that :func:`read_relus` counts, in order of execution.
@@ -200,7 +199,7 @@ def _run(
     kinds: frozenset[str],
     tap: Tap,
 ) -> jax.Array:
-    """Runs a network with ``tap`` at every site whose kind is among ``kinds``."""
+    """Run a network with ``tap`` at every site whose kind is among ``kinds``."""
 
     def intercept(
         next_fun: Callable[..., Any],
@@ -229,26 +228,26 @@ def _run(
         kind = next((k for k in ("layer", "kernel") if k in kinds), None)
         return out if kind is None else sites.tap_layer(tap, kind, module, out)
 
-    # Marks are another trace than taps that call back.
+    # A trace with marks must not be reused for taps that call back.
     key = norm, kinds, tap is loops.mark
     with _context(key), nn.intercept_methods(intercept):
         return apply_fn(variables, images, masks)
 
 
 def feature_axes(module: nn.BatchNorm, ndim: int) -> set[int]:
-    """The axes along which a BatchNorm has statistics of their own.
+    """Return the axes along which a BatchNorm has separate statistics.
 
     Args:
       module: the BatchNorm.
-      ndim: of its input.
+      ndim: number of dimensions of its input.
     """
     axis = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
     return {a % ndim for a in axis}
 
 
 def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
-    # Computed here rather than by Flax, whose module settles the mode when it is
-    # built and writes new running statistics, which scores have no use for.
+    # Not computed by Flax, whose module fixes the mode when it is built and writes
+    # new running statistics, which scores do not need.
     if norm == "identity":
         return x
     features = feature_axes(module, x.ndim)
@@ -263,7 +262,7 @@ def _batch_norm(module: nn.BatchNorm, x: jax.Array, norm: Norm) -> jax.Array:
         var = jnp.reshape(module.get_variable("batch_stats", "var"), shape)
         gain = scale / jnp.sqrt(var + module.epsilon)
         shift = bias - mean * gain
-        if 0 in features:  # a stack, whose first axis are not images
+        if 0 in features:  # a stack, whose first axis is not that of images
             return x * gain + shift
         return on_images(_affine, x, gain, shift)
     axes = tuple(a for a in range(x.ndim) if a not in features)
@@ -277,18 +276,18 @@ def _affine(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def kernels(variables: Variables) -> dict[Path, jax.Array]:
-    """The weights that weight proxies sum over: convolutions and linear layers.
+    """Return the kernels of convolutions and linear layers, for proxies over weights.
 
     Args:
       variables: Flax variables with a collection ``params``.
 
     Returns:
-      path of the layer to its kernel, for every parameter named ``kernel``; a parameter
-      named ``kernels`` is a stack of them, each under its number. No biases, no
-      BatchNorm.
+      Map from a layer's path to its kernel, for every parameter named ``kernel``; a
+      parameter named ``kernels`` is a stack of kernels, each under its number. Biases
+      and BatchNorm are not included.
 
     Raises:
-      InputError: if there is none.
+      InputError: if there is no kernel.
     """
     flat = traverse_util.flatten_dict(dict(variables["params"]))
     found = {path[:-1]: leaf for path, leaf in flat.items() if path[-1] == "kernel"}
@@ -305,7 +304,7 @@ def kernels(variables: Variables) -> dict[Path, jax.Array]:
 
 
 def with_kernels(variables: Variables, new: Mapping[Path, jax.Array]) -> dict[str, Any]:
-    """Variables with kernels replaced; the inverse of :func:`kernels`."""
+    """Return variables with kernels replaced; the inverse of :func:`kernels`."""
     flat = traverse_util.flatten_dict(dict(variables["params"]))
     for path, leaf in flat.items():
         if path[-1] == "kernel":
@@ -324,20 +323,20 @@ def by_layer(
     images: Array,
     masks: Any,
 ) -> Mapping[Path, jax.Array]:
-    """Splits kernels of layers that run in a loop into one for each iteration.
+    """Split kernels of layers that run in a loop into one for each iteration.
 
     Args:
-      values: kernels by their paths as in :func:`kernels`, or other values of the same
-        shapes, such as gradients.
-      layers: the paths that ``on_layer`` or ``on_kernel`` was called with.
+      values: kernels by path as in :func:`kernels`, or other values of the same shapes,
+        such as gradients.
+      layers: paths that ``on_layer`` or ``on_kernel`` was called with.
       apply_fn: the network; it is run only if some of the layers are in a loop.
-      variables: its variables.
-      images: ``[B, H, W, C]``, whose values do not matter.
-      masks: operation weights, passed through.
+      variables: variables of the network.
+      images: images ``[B, H, W, C]``; their values do not matter.
+      masks: masks, passed through to the network.
 
     Returns:
-      ``values`` by the paths of the layers; linear in ``values``. Without loops they
-      are ``values`` themselves.
+      ``values`` by the paths of the layers, linear in ``values``; ``values`` itself if
+      there are no loops.
     """
     if set(layers) <= set(values):
         return values

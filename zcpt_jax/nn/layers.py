@@ -1,4 +1,4 @@
-"""Building blocks of the spaces, initialised and padded as PyTorch does by default."""
+"""Building blocks of the spaces, with PyTorch's default initialisation and padding."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from zcpt_jax.types import AS_NETWORK, InputError, Masks
 def mask_weights(
     masks: Masks | None, group: str, candidates: Sequence[Sequence[str]], rows: str
 ) -> Any:
-    """The weights of a group's candidates: lists of scalars, all one without masks.
+    """Return the weights of a group's candidates as lists of scalars.
 
     Args:
-      masks: group to ``[E, O]``, or None.
-      group: the group wanted.
-      candidates: the network's candidates in each row; with masks, O in all of them.
-      rows: what a row is called, for the message.
+      masks: map from group to ``[E, O]``, or None, which makes all weights one.
+      group: name of the group.
+      candidates: the network's candidates in each row; with masks, O per row.
+      rows: name of a row, for the error message.
 
     Raises:
       InputError: if the mask has another shape.
@@ -43,12 +43,12 @@ def mask_weights(
 
 
 def in_use(weights: Sequence[Sequence[Any]]) -> list[list[jax.Array]]:
-    """For each weight 1 if it is not zero, and 0 if it is."""
+    """Return 1 for each nonzero weight and 0 for each zero."""
     return [[jnp.float32(weight != 0) for weight in row] for row in weights]
 
 
 def scalars(weights: jax.Array) -> list[Any]:
-    """An array as lists of scalars, cut up once rather than at each use."""
+    """Split an array into lists of scalars, once rather than at each use."""
     rows = [
         jax.lax.index_in_dim(weights, i, keepdims=False) for i in range(len(weights))
     ]
@@ -56,7 +56,7 @@ def scalars(weights: jax.Array) -> list[Any]:
 
 
 def blocked(masks: Masks | None) -> Any:
-    """1 if masks leave operations of weight zero in the network, 0 if not.
+    """Return 1 if masks leave zero-weight operations in the network, 0 if not.
 
     See :data:`zcpt_jax.types.AS_NETWORK`.
     """
@@ -67,9 +67,9 @@ class Conv(nn.Module):
     """A square convolution without bias, zero-padded by ``size // 2`` on each side.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       size: height and width of the kernel, odd.
-      stride: in both directions.
+      stride: stride in both directions.
     """
 
     features: int
@@ -78,7 +78,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
+        """Map ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
 
         Args:
           x: the input.
@@ -91,7 +91,7 @@ class Conv(nn.Module):
 
 @functools.cache
 def _convolution(stride: int) -> Callable[..., jax.Array]:
-    """Zero-padded so that, but for the stride, the size is kept."""
+    """Make a convolution whose zero padding keeps the size, apart from the stride."""
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
         padding = kernel.shape[0] // 2
@@ -109,37 +109,37 @@ def _convolution(stride: int) -> Callable[..., jax.Array]:
 
 
 class PointwiseStack(nn.Module):
-    """E 1x1 convolutions of one shape, each a layer of its own to proxies.
+    """E 1x1 convolutions of one shape, each a separate layer for proxies.
 
     Attributes:
-      features: output channels of each.
+      features: number of output channels of each.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[E, B, H, W, C]`` to ``[E, B, H, W, features]``.
+        """Map ``[E, B, H, W, C]`` to ``[E, B, H, W, features]``.
 
         Args:
-          x: the input of each.
-          used: ``[E]``, zero where the result does not matter; None if all of them do.
+          x: the input of each convolution.
+          used: ``[E]``, zero where the result does not matter; None if all matter.
         """
         shape = (x.shape[0], 1, 1, x.shape[-1], self.features)
         kernels = self.param("kernels", stack_init, shape)
-        # One by one: XLA's batched product takes twice as long on CPU.
+        # Applied one by one, because XLA's batched product takes twice as long on CPU.
         return each_where_used(used, _convolution(1), x, kernels)
 
 
 class FactorizedReduce(nn.Module):
-    """Two 1x1 convolutions of stride 2, the second one pixel off; BatchNorm.
+    """Two 1x1 convolutions of stride 2, the second shifted by a pixel, then BatchNorm.
 
-    The ReLU before them is outside. Height and width must be even.
+    The caller applies the ReLU before them. Height and width must be even.
     Liu et al., DARTS, ICLR 2019.
 
     Attributes:
-      features: output channels, even.
-      affine: of the BatchNorm.
+      features: number of output channels, even.
+      affine: whether the BatchNorm has a scale and a bias.
     """
 
     features: int
@@ -147,7 +147,7 @@ class FactorizedReduce(nn.Module):
 
     @nn.compact
     def __call__(self, activated: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]``, ReLU applied, to ``[B, H/2, W/2, features]``."""
+        """Map ``[B, H, W, C]``, ReLU applied, to ``[B, H/2, W/2, features]``."""
         half = self.features // 2
         a = Conv(half, 1, 2, name="conv_1")(activated)
         b = Conv(self.features - half, 1, 2, name="conv_2")(activated[:, 1:, 1:])
@@ -156,16 +156,17 @@ class FactorizedReduce(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution, depthwise, 1x1 convolution, and a shortcut where shapes allow.
+    """1x1, depthwise and 1x1 convolution, with a shortcut where shapes allow.
 
     Sandler et al., MobileNetV2, CVPR 2018, figure 3b.
 
     Attributes:
-      features: output channels.
-      expansion: inner channels as a multiple of the input's; one has no first layer.
-      size: of the depthwise kernel.
-      stride: of the depthwise convolution.
-      cap: of the ReLUs, 6 for a ReLU6.
+      features: number of output channels.
+      expansion: inner channels as a multiple of the input's; with 1 there is no first
+        layer.
+      size: height and width of the depthwise kernel.
+      stride: stride of the depthwise convolution.
+      cap: upper limit of the ReLUs' outputs, 6 for a ReLU6; None for a ReLU.
     """
 
     features: int
@@ -178,12 +179,12 @@ class InvertedResidual(nn.Module):
     def __call__(
         self, x: jax.Array, count: Any = 1.0, zero_count: Any = 0.0, used: Any = None
     ) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
+        """Map ``[B, H, W, C]`` to ``[B, H/stride, W/stride, features]``.
 
         Args:
           x: the input.
-          count: how often its ReLUs count.
-          zero_count: how often they count as if all images were zero.
+          count: how often its ReLUs are counted.
+          zero_count: how often they are counted as if all images were zero.
           used: zero if the result does not matter, see :func:`where_used`.
         """
         y = x
@@ -202,14 +203,15 @@ class InvertedResidual(nn.Module):
 def batch_norm(
     affine: bool = True, name: str | None = None, stack: bool = False
 ) -> nn.BatchNorm:
-    """BatchNorm with PyTorch's momentum 0.1 (Flax counts from the other end).
+    """Build a BatchNorm with PyTorch's momentum 0.1, which is 0.9 in Flax.
 
     Args:
       affine: whether it has a scale and a bias.
-      name: of the module.
-      stack: whether the input is ``[E, B, H, W, C]``, each slice with its own.
+      name: name of the module.
+      stack: whether the input is ``[E, B, H, W, C]``, each slice with separate
+        statistics, scale and bias.
     """
-    axis: Any = (0, -1) if stack else -1  # typed as one integer, works with several
+    axis: Any = (0, -1) if stack else -1  # annotated as int, but accepts several
     return nn.BatchNorm(
         axis=axis,
         use_running_average=True,
@@ -229,7 +231,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, D]`` to ``[B, features]``."""
+        """Map ``[B, D]`` to ``[B, features]``."""
         return nn.Dense(
             self.features,
             kernel_init=kernel_init,

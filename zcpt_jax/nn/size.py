@@ -1,4 +1,4 @@
-"""Counting what a network holds and does."""
+"""Counts of a network's parameters and multiply-adds."""
 
 import math
 from typing import Any
@@ -13,32 +13,32 @@ from zcpt_jax.types import NOISE
 
 
 def count_params(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> int:
-    """Number of parameters, BatchNorm's included, running statistics not.
+    """Count parameters, including BatchNorm's but not running statistics.
 
     Args:
       module: the network.
-      image_shape: ``(H, W, C)``.
+      image_shape: shape ``(H, W, C)`` of an image.
       *args: further arguments of the network, such as masks.
     """
     return sum(param_counts(module, image_shape, *args).values())
 
 
 def count_flops(module: nn.Module, image_shape: tuple[int, ...], *args: Any) -> int:
-    """Multiply-adds of convolutions and linear layers for one image.
+    """Count the multiply-adds (MACs) of convolutions and linear layers for one image.
 
-    As NAS-Bench-201 and DARTS count them; BatchNorm, pooling and additions are left
-    out.
+    This is the count of NAS-Bench-201 and DARTS; BatchNorm, pooling and additions are
+    not included.
 
     Args:
       module: the network.
-      image_shape: ``(H, W, C)``.
+      image_shape: shape ``(H, W, C)`` of an image.
       *args: further arguments of the network, such as masks.
     """
     return sum(layer_flops(module, image_shape, *args).values())
 
 
 def describe(params: int, flops: int, num_classes: int, image_size: int) -> str:
-    """What a network holds and does, as summaries say it."""
+    """Describe the size of a network for summaries."""
     return (
         f"{params:,} parameters, {flops / 1e6:,.1f} M multiply-adds "
         f"({num_classes} classes, {image_size}x{image_size})"
@@ -48,7 +48,7 @@ def describe(params: int, flops: int, num_classes: int, image_size: int) -> str:
 def param_counts(
     module: nn.Module, image_shape: tuple[int, ...], *args: Any
 ) -> dict[capture.Path, int]:
-    """Number of values of each parameter, by its path."""
+    """Count the values of each parameter, by its path."""
     shapes = traverse_util.flatten_dict(_shapes(module, image_shape, *args)["params"])
     return {path: math.prod(leaf.shape) for path, leaf in shapes.items()}
 
@@ -56,7 +56,7 @@ def param_counts(
 def layer_flops(
     module: nn.Module, image_shape: tuple[int, ...], *args: Any
 ) -> dict[capture.Path, int]:
-    """Multiply-adds of each layer for one image, by its path as in ``kernels``."""
+    """Count each layer's multiply-adds for one image, by its path as in ``kernels``."""
     shapes = _shapes(module, image_shape, *args)
     found: dict[capture.Path, int] = {}
 

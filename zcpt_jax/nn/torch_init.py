@@ -1,8 +1,8 @@
 """PyTorch's default initialisation.
 
-The published supernets are scored with BatchNorm on fresh statistics, which does not
-renormalise, so that the initialisation decides the scores: with Flax's default
-(``lecun_normal``) NWOT picks skip connections where PyTorch's picks convolutions.
+The published supernets are scored with BatchNorm on initial running statistics, which
+does not normalise, so the initialisation decides the scores: NWOT picks skip
+connections with Flax's default (``lecun_normal``) but convolutions with PyTorch's.
 """
 
 import functools
@@ -18,16 +18,17 @@ from flax import traverse_util
 from zcpt_jax.types import AUXILIARY, Array, InputError, Space, Variables
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ``+-1/sqrt(fan_in)``, PyTorch's default for convolutions and linear."""
+"""PyTorch's default for convolutions and linear layers: uniform in
+``+-1/sqrt(fan_in)``."""
 
 stack_init = nn.initializers.variance_scaling(
     1 / 3, "fan_in", "uniform", batch_axis=(0,)
 )
-"""The same for a stack of kernels ``[E, ...]``."""
+"""Initialiser with the same distribution for a stack of kernels ``[E, ...]``."""
 
 
 def bias_init(fan_in: int) -> Callable[..., jax.Array]:
-    """Uniform in ``+-1/sqrt(fan_in)``, PyTorch's default for the bias of a linear."""
+    """Return PyTorch's default for linear biases, uniform in ``+-1/sqrt(fan_in)``."""
     bound = fan_in**-0.5
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
@@ -37,12 +38,12 @@ def bias_init(fan_in: int) -> Callable[..., jax.Array]:
 
 
 class TorchDefault(Space):
-    """A space initialised by PyTorch's default, which the published scores rest on."""
+    """A space with PyTorch's default initialisation, as used for published scores."""
 
     def init_variables(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """Fresh variables by :func:`torch_init`."""
+        """Initialise variables with :func:`torch_init`."""
         return torch_init(module, key, image_shape)
 
 
@@ -53,17 +54,16 @@ def torch_init(
     *,
     normal: bool = False,
 ) -> Variables:
-    """What ``module.init`` draws, drawn at once.
+    """Initialise variables like ``module.init``, with a single draw of all numbers.
 
-    The distribution of every leaf is that of :data:`kernel_init` and
-    :func:`bias_init`, the numbers differ. ``module.init`` compiles one random number
-    generator a parameter, which takes ten times as long as a whole NAS-Bench-201
-    search step on CPU.
+    Every leaf has the distribution of :data:`kernel_init` or :func:`bias_init`, but
+    other numbers. ``module.init`` compiles one random number generator per parameter,
+    which takes ten times as long as a whole NAS-Bench-201 search step on CPU.
 
     Args:
-      module: a network built from this file's blocks.
-      key: consumed.
-      image_shape: ``(H, W, C)``.
+      module: a network built from this package's blocks.
+      key: PRNG key, consumed.
+      image_shape: shape ``(H, W, C)`` of an image.
       normal: whether convolutions are normal with variance ``2 / (k * k * C_out)``
         rather than PyTorch's default (He et al. 2015, "fan out").
 
@@ -71,11 +71,11 @@ def torch_init(
       Variables on the default device.
 
     Raises:
-      InputError: if a parameter's name is not one of this file's blocks.
+      InputError: if a parameter's name does not occur in this package's blocks.
     """
     flat = _shapes(module, tuple(image_shape))
     need = sum(int(np.prod(leaf.shape)) for leaf in flat.values())
-    # A power of two, so that networks of similar size share one compilation.
+    # Rounded up to a power of two so that networks of similar size share a compilation.
     size = (1 << need.bit_length(),)
     pool = _drawn(jax.random.uniform(key, size, minval=-1))
     normals = _drawn(jax.random.normal(key, size)) if normal else pool
@@ -95,15 +95,16 @@ def torch_init(
 
 
 def _drawn(numbers: jax.Array) -> Array:
-    """Numbers on the host, where they are cut into hundreds of pieces; as they are
-    inside a trace, which the compiler cuts.
+    """Move numbers to the host, where they are cut into hundreds of pieces.
+
+    Inside a trace they are returned unchanged, because the compiler cuts them.
     """
     return numbers if isinstance(numbers, jax.core.Tracer) else np.asarray(numbers)
 
 
 @functools.lru_cache(maxsize=32)
 def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[Any, Any]:
-    """Cached: tracing a network takes longer than drawing its weights."""
+    """Return shapes, cached because tracing takes longer than drawing weights."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)
     shapes = {name: tree for name, tree in shapes.items() if name != AUXILIARY}

@@ -1,4 +1,4 @@
-"""A network's forward pass while it is trained: batch statistics, dropped paths."""
+"""Forward pass of a network in training, with batch statistics and drop path."""
 
 import math
 from collections.abc import Callable
@@ -23,25 +23,26 @@ def forward_in_training(
     drop_path: Any = None,
     key: jax.Array | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Runs a network on batch statistics and updates the running ones.
+    """Run a network on batch statistics and update the running statistics.
 
-    Our networks' BatchNorm uses the running statistics, whatever it is asked; here
-    another takes its place. As in PyTorch, the running variance takes the unbiased one
-    of the batch. Statistics are float32 whatever the images are.
+    Networks are built with ``use_running_average=True``; training intercepts BatchNorm
+    and uses batch statistics. As in PyTorch, the running variance is updated with the
+    unbiased variance of the batch. Statistics are float32 for images of any type.
 
     Args:
       apply_fn: the network.
-      variables: its variables.
-      images: ``[B, H, W, C]``.
-      masks: operation weights.
-      groups: parts of the batch with statistics of their own; their mean goes into the
-        running ones. A divisor of B.
+      variables: variables of the network.
+      images: images ``[B, H, W, C]``.
+      masks: masks, passed through to the network.
+      groups: number of parts of the batch with separate statistics, a divisor of B; the
+        running statistics are updated with their mean.
       drop_path: probability that :class:`zcpt_jax.nn.DropPath` drops an image's path
-        (Larsson et al., FractalNet, ICLR 2017); what stays is scaled up. None for none.
-      key: of the drawn paths.
+        (Larsson et al., FractalNet, ICLR 2017); kept paths are scaled up. None drops
+        none.
+      key: PRNG key that decides the dropped paths.
 
     Returns:
-      What the network returns, and the variables with new running statistics.
+      The network's output, and the variables with new running statistics.
     """
     stats = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
     dropped = 0
@@ -77,13 +78,13 @@ def _drop(x: jax.Array, probability: Any, key: jax.Array) -> jax.Array:
 def _batch_norm(
     module: nn.BatchNorm, x: jax.Array, groups: int, stats: dict[Any, Any]
 ) -> jax.Array:
-    """Normalises each group of ``x``, and updates the module's entries of ``stats``."""
+    """Normalise each group of ``x`` and update the module's entries of ``stats``."""
     features = feature_axes(module, x.ndim)
     batch = min(set(range(x.ndim)) - features)
     shape = [size if a in features else 1 for a, size in enumerate(x.shape)]
     split = [*x.shape[:batch], groups, -1, *x.shape[batch + 1 :]]
     grouped = x.astype(jnp.float32).reshape(split)
-    # The features' axes in ``grouped``, which has one axis more.
+    # The feature axes in ``grouped``, which has one more axis.
     apart = {a if a < batch else a + 1 for a in features}
     axes = tuple(a for a in range(grouped.ndim) if a not in {*apart, batch})
     centred = grouped - grouped.mean(axes, keepdims=True)

@@ -1,4 +1,4 @@
-"""Sliding windows: depthwise convolutions and pooling, padded as PyTorch does."""
+"""Depthwise convolutions and pooling with PyTorch's padding."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from zcpt_jax.nn.zero_weights import each_where_used, where_used
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel by itself, without bias, zero-padded to keep size.
+    """A depthwise convolution without bias, zero-padded to keep the size.
 
     Attributes:
       size: height and width of the kernel, odd.
-      stride: in both directions.
-      dilation: distance of the kernel's taps.
+      stride: stride in both directions.
+      dilation: distance between the kernel's taps, in pixels.
     """
 
     size: int
@@ -29,7 +29,7 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/stride, W/stride, C]``.
+        """Map ``[B, H, W, C]`` to ``[B, H/stride, W/stride, C]``.
 
         Args:
           x: the input.
@@ -41,15 +41,15 @@ class DepthwiseConv(nn.Module):
 
 
 class DepthwiseStack(nn.Module):
-    """E depthwise convolutions of one shape, each a layer of its own to proxies.
+    """E depthwise convolutions of one shape, each a separate layer for proxies.
 
-    Side by side they take a fraction of the compilation that E modules take.
+    Together they compile in a fraction of the time of E modules.
 
     Attributes:
-      count: E.
+      count: number E of convolutions.
       size: height and width of the kernels, odd.
-      stride: in both directions.
-      dilation: distance of the kernels' taps.
+      stride: stride in both directions.
+      dilation: distance between the kernels' taps, in pixels.
     """
 
     count: int
@@ -59,11 +59,11 @@ class DepthwiseStack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[B, H, W, C]`` or ``[E, B, H, W, C]`` to ``[E, B, H', W', C]``.
+        """Map ``[B, H, W, C]`` or ``[E, B, H, W, C]`` to ``[E, B, H', W', C]``.
 
         Args:
-          x: the input of all of them, or of each.
-          used: ``[E]``, zero where the result does not matter; None if all of them do.
+          x: one input shared by all, or a separate one for each convolution.
+          used: ``[E]``, zero where the result does not matter; None if all matter.
         """
         shape = (self.count, self.size, self.size, 1, x.shape[-1])
         kernels = self.param("kernels", stack_init, shape)
@@ -74,15 +74,15 @@ class DepthwiseStack(nn.Module):
         if form.depthwise == "shifted":
             return _shifted_depthwise(x, kernels, self.stride, self.dilation)
         if form.loops and x.ndim == 4:
-            # An input of its own for each: for TPUs XLA rewrites kernels that share one
-            # to a dense convolution of as many times the work as there are channels.
+            # Each kernel gets its own input: on TPU, XLA rewrites kernels that share
+            # one as a dense convolution with C times the work.
             x = jnp.broadcast_to(x, (self.count, *x.shape))
         return jax.vmap(one, (0 if x.ndim == 5 else None, 0))(x, kernels)
 
 
 @functools.cache
 def _depthwise(stride: int, dilation: int) -> Callable[..., jax.Array]:
-    """Maps ``[B, H, W, C]`` and a kernel ``[k, k, 1, C]`` to ``[B, H', W', C]``."""
+    """Make a map from ``[B, H, W, C]`` and ``[k, k, 1, C]`` to ``[B, H', W', C]``."""
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
         if current().depthwise == "grouped":
@@ -92,13 +92,13 @@ def _depthwise(stride: int, dilation: int) -> Callable[..., jax.Array]:
     return convolve
 
 
-# Gradients would keep what every tap sees: of a DARTS supernet, twice the memory and
-# half as long again.
+# Rematerialised: storing the k*k shifted inputs doubles memory and adds 50 % time on a
+# DARTS supernet.
 @functools.partial(jax.checkpoint, static_argnums=(2, 3))
 def _shifted_depthwise(
     x: jax.Array, kernels: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
-    """``[B, H, W, C]`` or ``[E, B, H, W, C]`` and ``[E, k, k, 1, C]``."""
+    """Convolve ``[B, H, W, C]`` or ``[E, B, H, W, C]`` with ``[E, k, k, 1, C]``."""
     x = x[None] if x.ndim == 4 else x
     count, size, _, _, channels = kernels.shape
     taps = jnp.reshape(kernels, (count, size * size, 1, 1, 1, channels))
@@ -124,8 +124,8 @@ def _grouped_depthwise(
 
 
 def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
-    """3x3 average over the pixels that exist: padding is not counted."""
-    # On CPU, columns after rows take an eighth of the time of both at once.
+    """Average over 3x3 pixels, not counting padding."""
+    # On CPU, rows and then columns take an eighth of the time of both at once.
     windows = ((3, 1), (1, 3)) if current().pooling == "shifted" else ((3, 3),)
     total = x
     for window in windows:
@@ -137,18 +137,18 @@ def avg_pool_3x3(x: jax.Array, stride: int = 1) -> jax.Array:
 
 @functools.cache
 def average_pool(stride: int = 1) -> Callable[[jax.Array], jax.Array]:
-    """:func:`avg_pool_3x3` of a stride, the same object each time."""
+    """Return :func:`avg_pool_3x3` with a stride, the same object each time."""
     return functools.partial(avg_pool_3x3, stride=stride)
 
 
 @functools.cache
 def maximum_pool(size: int, stride: int = 1) -> Callable[[jax.Array], jax.Array]:
-    """:func:`max_pool` of a size and stride, the same object each time."""
+    """Return :func:`max_pool` with a size and stride, the same object each time."""
     return functools.partial(max_pool, size=size, stride=stride)
 
 
 def _window_sums(x: jax.Array, window: tuple[int, int], stride: int) -> jax.Array:
-    """Sums over windows of three pixels, or one, in each direction."""
+    """Sum over windows of three pixels, or one, in each direction."""
     steps = tuple(stride if size > 1 else 1 for size in window)
     pads = tuple((size // 2, size // 2) for size in window)
     return jax.lax.reduce_window(
@@ -162,14 +162,14 @@ def _window_sums(x: jax.Array, window: tuple[int, int], stride: int) -> jax.Arra
 
 
 def _pixels_in_window(size: int) -> np.ndarray:
-    """How many of a window's three positions lie inside, for each position."""
+    """Count how many of a window's three positions are inside, for each position."""
     return np.convolve(np.ones(size, np.float32), np.ones(3, np.float32))[1:-1]
 
 
 def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
-    """Maximum over ``size x size`` pixels, ``size // 2`` of padding on each side.
+    """Take the maximum over ``size x size`` pixels, padded by ``size // 2`` per side.
 
-    Of equal pixels the first has the gradient, as in PyTorch.
+    The first of equal pixels receives the gradient, as in PyTorch.
     """
     if current().pooling == "windows":
         return nn.max_pool(x, (size, size), (stride, stride), [(size // 2,) * 2] * 2)
@@ -188,8 +188,8 @@ def _windows(
     fill: float,
     dilation: int = 1,
 ) -> Iterator[jax.Array]:
-    """What each of the ``size**2`` positions of a sliding window sees, row by row."""
-    outer = x.shape[:-3]  # [B], or [E, B] of a stack
+    """Yield the input shifted to each of a window's ``size**2`` taps, row by row."""
+    outer = x.shape[:-3]  # [B], or [E, B] for a stack
     none = [(0, 0, 0)] * len(outer)
     pad = (padding, padding, 0)
     padded = jax.lax.pad(x, jnp.asarray(fill, x.dtype), (*none, pad, pad, (0, 0, 0)))

@@ -1,10 +1,10 @@
-"""Leaving out what has weight zero, and putting the images of masks together.
+"""Skipping of zero-weight operations, and batching of the images of several masks.
 
-Both follow from the record of :mod:`zcpt_jax.lowering`. Where it says so, an operation
-of weight zero is not computed: by a condition, as the weights are known when a score is
-computed and not when it is compiled. Under ``jax.vmap`` over masks a condition would
-compute both of its sides. Here it asks instead whether any of the masks uses the
-operation, and the images of all of them go through it as one batch.
+The record of :mod:`zcpt_jax.lowering` enables both. Zero-weight operations are skipped
+by a condition, because weights are known when a score is computed but not when it is
+compiled. Under ``jax.vmap`` over masks a condition would compute both of its branches.
+Here it checks instead whether any of the masks uses the operation, and the images of
+all masks go through it as one batch.
 """
 
 import functools
@@ -21,17 +21,17 @@ from zcpt_jax import lowering
 def where_used(
     used: Any, fn: Callable[..., jax.Array], x: jax.Array, *weights: Any
 ) -> jax.Array:
-    """What an operation gives, or zeros where its weight is zero and that is skipped.
+    """Apply an operation, or return zeros if its weight is zero and skipping is on.
 
-    After every decision of a search there is less to compute. The derivative by a
-    weight of zero is lost, that by everything else is not.
+    Each decision of a search thus reduces the computation. Only the derivative with
+    respect to the zero weight is lost.
 
     Args:
-      used: scalar, zero if the result does not matter; None if it always does.
-      fn: the operation. Equal ones are traced once where they skip or are put together,
-        so that it should be the same object each time.
-      x: its input, images ``[B, ...]``.
-      *weights: its kernels, the same for all masks.
+      used: scalar, zero if the result does not matter; None if it always matters.
+      fn: the operation; pass the same object each time, because equal functions are
+        traced once where they skip or batch masks.
+      x: input of the operation, images ``[B, ...]``.
+      *weights: kernels of the operation, the same for all masks.
     """
     form = lowering.current()
     if not (form.skip and isinstance(used, jax.Array)):
@@ -44,15 +44,15 @@ def where_used(
 def each_where_used(
     used: Any, fn: Callable[..., jax.Array], x: jax.Array, kernels: jax.Array
 ) -> jax.Array:
-    """The same for each slice of a stack of operations.
+    """Apply :func:`where_used` to each slice of a stack of operations.
 
     Args:
-      used: for each of E slices zero if the result does not matter; None if all of
-        them do.
+      used: for each of E slices, zero if the result does not matter; None if all
+        matter.
       fn: maps ``[B, H, W, C]`` and one kernel to a feature map; see
         :func:`where_used`.
-      x: ``[E, B, H, W, C]``, or ``[B, H, W, C]`` where all read the same.
-      kernels: ``[E, ...]``.
+      x: inputs ``[E, B, H, W, C]``, or one shared input ``[B, H, W, C]``.
+      kernels: stack of kernels ``[E, ...]``.
 
     Returns:
       ``[E, B, H', W', C']``.
@@ -68,22 +68,22 @@ def each_where_used(
 
 
 def on_images(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.Array:
-    """``fn(x, *weights)``, of the images of all masks side by side under ``vmap``.
+    """Compute ``fn(x, *weights)``, as one batch of all masks' images under ``vmap``.
 
     Args:
-      fn: a function of images that treats each by itself; see :func:`where_used`.
+      fn: a function that treats each image by itself; see :func:`where_used`.
       x: images ``[B, ...]``.
-      *weights: what it needs besides, the same for all masks.
+      *weights: further arguments, the same for all masks.
     """
     return where_used(None, fn, x, *weights)
 
 
 def weighted_sum(weights: Sequence[Any], terms: Sequence[jax.Array]) -> jax.Array:
-    """What operations give, each times its weight, added up in order.
+    """Return the weighted sum of operations' outputs, added in order.
 
     Args:
       weights: scalars, at least one.
-      terms: feature maps ``[B, ...]``, one for each.
+      terms: feature maps ``[B, ...]``, one for each weight.
     """
     form = lowering.current()
     if form.together:
@@ -92,16 +92,16 @@ def weighted_sum(weights: Sequence[Any], terms: Sequence[jax.Array]) -> jax.Arra
 
 
 def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
-    """``x``; on CPU, XLA fuses nothing before it with what follows, nor gradients.
+    """Identity that acts as a fusion barrier in XLA:CPU, forward and backward.
 
-    It would otherwise compute the gradient of a node's sum anew for every term, and so
-    on back to the input. A condition that depends on the masks, here whether they are
-    numbers, is what it cannot see through. A score that skips operations has the
-    conditions of :func:`where_used` for that.
+    Without it XLA recomputes the gradient of a node's sum for every term, recursively
+    back to the input. XLA cannot simplify a condition that depends on the masks; this
+    one tests for NaN. A score that skips operations does not need it, because the
+    conditions of :func:`where_used` act as barriers.
 
     Args:
       x: any array.
-      weights: the operation weights of each edge, ``[O]``.
+      weights: architecture weights ``[O]`` of each edge.
     """
     total = sum(sum(row) for row in weights)
     form = lowering.current()
@@ -110,8 +110,8 @@ def apart(x: jax.Array, weights: Sequence[Any]) -> jax.Array:
     return jax.lax.cond(total == total, lambda x: x, lambda x: x * jnp.nan, x)
 
 
-# Compiled functions are traced once for each shape: the operations of a supernet are
-# many and alike.
+# Jitted, because a supernet has many similar operations and a jitted function is traced
+# once per shape.
 @functools.partial(jax.jit, static_argnums=0)
 def _unless_zero(
     fn: Callable[..., jax.Array], used: Any, x: jax.Array, *weights: Any
@@ -132,7 +132,7 @@ def _always(fn: Callable[..., jax.Array], x: jax.Array, *weights: Any) -> jax.Ar
 
 @functools.cache
 def _for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """An operation, with what it does under ``vmap`` over masks."""
+    """Give an operation its batching rule for ``vmap`` over masks."""
 
     @custom_vmap
     def run(used: Any, x: jax.Array, *weights: Any) -> jax.Array:
@@ -142,7 +142,7 @@ def _for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     @run.def_vmap
     def _(count: int, mapped: Any, used: Any, x: jax.Array, *weights: Any) -> Any:
-        if any(mapped[2:]):  # kernels of their own: nothing to put together
+        if any(mapped[2:]):  # masks with separate kernels cannot be batched
             axes = (0 if mapped[1] else None, *(0 if m else None for m in mapped[2:]))
             return jax.vmap(fn, axes)(x, *weights), True
         if used is not None and mapped[0]:
@@ -161,9 +161,9 @@ def _stack(
     kernels: jax.Array,
     count: int | None,
 ) -> jax.Array:
-    """:func:`each_where_used`, of the images of ``count`` masks side by side.
+    """Compute :func:`each_where_used` on the images of ``count`` masks as one batch.
 
-    ``x`` has the masks' axis before all others, and so has what is returned.
+    The axis of masks comes first, in ``x`` and in the result.
     """
     first = 0 if count is None else 1  # the axis of images, or of the stack
     shared = x.ndim == 4 + first
@@ -178,7 +178,7 @@ def _stack(
             return fn(mine, kernel)
         return _unless_zero(fn, needed, mine, kernel)
 
-    # Of several masks, whether any uses it.
+    # With several masks, the operation is needed if any of them uses it.
     needed = used and [jnp.float32(jnp.any(u != 0) if u.ndim else u) for u in used]
     size = kernels.shape[0]
     if lowering.current().stacks == "unrolled":
@@ -197,7 +197,7 @@ _stack_once_traced = jax.jit(_stack, static_argnums=(0, 4))
 
 @functools.cache
 def _stack_for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A stack of operations, with what it does under ``vmap`` over masks."""
+    """Give a stack of operations its batching rule for ``vmap`` over masks."""
 
     @custom_vmap
     def run(used: Any, x: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -205,7 +205,7 @@ def _stack_for_all_masks(fn: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
     @run.def_vmap
     def _(count: int, mapped: Any, used: Any, x: jax.Array, kernels: jax.Array) -> Any:
-        if mapped[2]:  # kernels of their own: nothing to put together
+        if mapped[2]:  # masks with separate kernels cannot be batched
             axes = (0 if mapped[1] else None, 0)
             each = functools.partial(_stack, fn, None, count=None)
             return jax.vmap(each, axes)(x, kernels), True
@@ -252,10 +252,10 @@ def _sum_side_by_side(weights: Any, terms: Any) -> jax.Array:
 
 
 def _side_by_side(x: jax.Array) -> jax.Array:
-    """``[K, B, ...]`` to ``[K * B, ...]``."""
+    """Reshape ``[K, B, ...]`` to ``[K * B, ...]``."""
     return x.reshape(-1, *x.shape[2:])
 
 
 def _apart(x: jax.Array, count: int) -> jax.Array:
-    """``[K * B, ...]`` to ``[K, B, ...]``."""
+    """Reshape ``[K * B, ...]`` to ``[K, B, ...]``."""
     return x.reshape(count, -1, *x.shape[1:])

@@ -1,4 +1,4 @@
-"""Scores of masks and networks: many in one compiled call.
+"""Scoring of many masks or networks in one compiled call.
 
 :class:`Scorer` scores masks with given weights and minibatches; :class:`Evaluator`
 draws both from a seed.

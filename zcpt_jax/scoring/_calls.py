@@ -1,8 +1,7 @@
-"""The function of one call: what scores groups of masks, to be compiled.
+"""The function that is compiled to score groups of masks in one call.
 
-On accelerators a call takes dozens of groups, which follow one another in a loop inside
-it, and the members of a group go through the network side by side; on CPU a call takes
-one mask.
+On accelerators a call loops over dozens of groups, and the members of a group go
+through the network as one batch; on CPU a call takes one mask.
 """
 
 import functools
@@ -19,16 +18,16 @@ from zcpt_jax.lowering import Lowering
 from zcpt_jax.types import NOISE, ApplyFn, Batch, Masks, ScoreFn, Variables
 
 _MASKS = 64
-"""Masks a call and device, where calls have a loop: compiling takes the same for any
-number, and waiting for a call costs as much as a few masks."""
+"""Masks per call and device, where calls have a loop: any number compiles in the same
+time, and waiting for a call costs as much as a few masks."""
 
 
 class Inputs(NamedTuple):
-    """How a call makes what it scores with. Both are pure and traced.
+    """Pure, traced functions that make a call's variables and minibatches.
 
     Attributes:
-      variables: of what lies on the device and a number, the variables of a group.
-      batch: of what lies on the device and a number, the minibatch of a mask.
+      variables: from data on the device and an index to the variables of a group.
+      batch: from data on the device and an index to the minibatch of a mask.
     """
 
     variables: Callable[[Any, Any], Variables]
@@ -39,17 +38,17 @@ GIVEN = Inputs(
     lambda resident, number: resident["variables"],
     lambda resident, number: jax.tree.map(lambda x: x[number], resident["batches"]),
 )
-"""What lies on the device are ``variables``, and ``batches`` ``[M, ...]``."""
+"""Inputs whose data on the device are ``variables``, and ``batches`` ``[M, ...]``."""
 
 
 class Rows(NamedTuple):
-    """What is to be scored: R masks.
+    """R masks to score.
 
     Attributes:
-      masks: every leaf ``[R, ...]``; empty for a network without masks.
-      batches: int ``[R]``, the number of each mask's minibatch.
-      weights: int ``[R]``, the number of its initial weights.
-      owners: int ``[R]``; masks of one owner share what is decided.
+      masks: masks, every leaf ``[R, ...]``; empty for a network without masks.
+      batches: int ``[R]``, index of each mask's minibatch.
+      weights: int ``[R]``, index of each mask's initial weights.
+      owners: int ``[R]``, owner of each mask; masks of one owner share their decisions.
     """
 
     masks: Masks
@@ -59,12 +58,12 @@ class Rows(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What scores what.
+    """A proxy and the network that it scores.
 
     Attributes:
-      score_fn: a proxy.
+      score_fn: the proxy's function.
       apply_fn: the network.
-      inputs: how a call makes variables and minibatches.
+      inputs: functions that make variables and minibatches.
       forward_only: whether ``score_fn`` takes no derivative.
     """
 
@@ -75,29 +74,30 @@ class Scored(NamedTuple):
 
 
 def groups_of_call(form: Lowering, width: int) -> int:
-    """Groups of a call and device.
+    """Return the number of groups per call and device.
 
     Args:
-      form: how operations are written.
-      width: members of a group.
+      form: lowering of operations.
+      width: number of members of a group.
     """
     return max(1, _MASKS // width) if form.loops else 1
 
 
 def make_call(scored: Scored, form: Lowering, width: int, mesh: Mesh | None) -> Any:
-    """The jitted function of one call.
+    """Build the jitted function of one call.
 
     Args:
-      scored: what scores what.
-      form: how operations are written.
-      width: members of a group.
+      scored: the proxy and the network.
+      form: lowering of operations.
+      width: number of members of a group.
       mesh: devices of this process that share the groups, None for one device.
 
     Returns:
-      A function of what lies on the devices, masks ``[G, width, ...]``, numbers of
-      minibatches ``[G, width]`` and of initial weights ``[G]``, and how many of the
-      groups to score, ``[1]`` a device. It gives scores ``[G, width]`` or
-      ``[G, width, M]``. With a mesh all but the first are split over the devices.
+      A function of data on the devices, masks ``[G, width, ...]``, indices of
+      minibatches ``[G, width]`` and of initial weights ``[G]``, and the number of
+      groups to score, ``[1]`` per device. It returns scores ``[G, width]`` or
+      ``[G, width, M]``. With a mesh all arguments but the first are split over the
+      devices.
     """
     together = form.groups and scored.forward_only and width > 1
     may_skip = form.skips == "all" or (form.skips == "forward" and scored.forward_only)
@@ -138,11 +138,11 @@ def _with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
 def _each_group(
     group: Callable[..., jax.Array], resident: Any, groups: Any, count: Any
 ) -> jax.Array:
-    """The scores of the first ``count`` groups, ``[G, width, ...]``; zeros after."""
+    """Return scores ``[G, width, ...]``: those of ``count`` groups, then zeros."""
     total = len(groups[-1])
     if total == 1:
         return group(resident, *_take(groups, 0))[None]
-    run = jax.jit(group)  # traced once, though its shape is asked for first
+    run = jax.jit(group)  # traced once for both eval_shape and the loop
     shape = jax.eval_shape(run, resident, *_take(groups, 0))
 
     def body(number: Any, scores: jax.Array) -> jax.Array:

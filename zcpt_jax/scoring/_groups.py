@@ -1,9 +1,9 @@
-"""Which masks are scored together: groups, and the members of a group.
+"""Groups of masks that are scored together.
 
-Members share their initial weights and, as far as possible, what is decided: the
-candidates of one decision, or the minibatches of one network. They go through the
-network side by side, and what none of them uses is not computed. Groups follow one
-another.
+Members of a group share their initial weights and, as far as possible, their decisions:
+they are the candidates of one decision, or the minibatches of one network. They go
+through the network as one batch, and operations that none of them uses are not
+computed. Groups run one after the other.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ import numpy as np
 
 
 def group_rows(weights: np.ndarray, owners: np.ndarray, width: int) -> np.ndarray:
-    """Puts rows into groups.
+    """Assign rows to groups.
 
     Rows of one owner that do not fit into a group are divided evenly over several.
-    Those of several owners share a group where all of them fit.
+    Owners share a group if all of their rows fit.
 
     Args:
-      weights: int ``[R]``, the initial weights of each row; one draw a group.
-      owners: int ``[R]``, rows of one owner share what is decided.
-      width: members of a group.
+      weights: int ``[R]``, initial weights of each row; a group has the same ones.
+      owners: int ``[R]``, owner of each row; rows of one owner share their decisions.
+      width: number of members of a group.
 
     Returns:
-      int ``[G, width]``, the row of each member; where a group has fewer, its last row
-      is repeated. The first occurrences are all rows, each once.
+      int ``[G, width]``, the row of each member; a smaller group repeats its last row.
+      Without repetitions, every row occurs exactly once.
     """
     groups: list[list[int]] = []
     keys = np.stack([weights, owners], axis=1)
@@ -40,15 +40,16 @@ def group_rows(weights: np.ndarray, owners: np.ndarray, width: int) -> np.ndarra
 
 
 def choose_width(sizes: Sequence[int], devices: int, most: int) -> int:
-    """How many members a group should have.
+    """Choose the number of members of a group.
 
-    The fewer, the more evenly devices share the work and the less is padding; the more,
-    the fuller a device is. A group is taken to cost half a mask besides its members.
+    Fewer members spread the work more evenly over devices and need less padding; more
+    members use a device better. A group is assumed to cost half a mask in addition to
+    its members.
 
     Args:
-      sizes: rows of each owner in a typical call.
-      devices: that share the groups.
-      most: members that a group may have.
+      sizes: number of rows of each owner in a typical call.
+      devices: number of devices that share the groups.
+      most: maximum number of members.
     """
 
     def cost(width: int) -> float:
@@ -59,13 +60,13 @@ def choose_width(sizes: Sequence[int], devices: int, most: int) -> int:
 
 
 def shares(groups: int, devices: int) -> list[np.ndarray]:
-    """The groups of each device, as even as can be.
+    """Divide groups over devices as evenly as possible.
 
     Args:
-      groups: how many there are.
-      devices: that share them.
+      groups: number of groups.
+      devices: number of devices that share them.
 
     Returns:
-      for each device the numbers of its groups.
+      For each device, the indices of its groups.
     """
     return np.array_split(np.arange(groups), devices)

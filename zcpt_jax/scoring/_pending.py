@@ -1,4 +1,4 @@
-"""Scores that devices still work on, and what is done if they do not fit."""
+"""Pending scores on devices, retried with fewer masks together if memory runs out."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ class Dispatcher(Protocol):
         ...
 
     def shrink(self, error: BaseException | None, fraction: float) -> None:
-        """Put fewer masks together."""
+        """Score fewer masks together."""
         ...
 
     def dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
@@ -34,10 +34,10 @@ class Dispatcher(Protocol):
 
 
 class Pending:
-    """Scores that devices work on."""
+    """Scores that devices are computing."""
 
     def __init__(self, scorer: Dispatcher, resident: Any, rows: Rows) -> None:
-        """Starts the work."""
+        """Start the computation."""
         self._scorer, self._resident, self._rows = scorer, resident, rows
         self._error: BaseException | None = None
         self._calls: list[tuple[Any, np.ndarray]] = []
@@ -55,16 +55,16 @@ class Pending:
         self._watch.start()
 
     def _note_the_end(self) -> None:
-        """Runs beside the host's work, which may take longer than the devices'."""
+        """Note the end in a thread, as the host's work may outlast the devices'."""
         try:
             for out, _ in self._calls:
                 out.block_until_ready()
         except jax.errors.JaxRuntimeError:
-            pass  # the result says so
+            pass  # result() raises this error
         self._ended = time.perf_counter()
 
     def result(self) -> np.ndarray:
-        """The scores, on the host: float32 ``[R]``, or ``[R, M]``.
+        """Return the scores on the host: float32 ``[R]``, or ``[R, M]``.
 
         Raises:
           MemoryError: if a single mask does not fit.
@@ -85,7 +85,7 @@ class Pending:
         return scores
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores ``[R]`` or ``[R, M]``, and which of them this process has."""
+        """Return scores ``[R]`` or ``[R, M]``, and which of them this process has."""
         there = np.zeros(len(self._rows.owners), bool)
         scores = np.zeros(len(there), np.float32)
         try:
@@ -105,9 +105,10 @@ _FINE, _TOO_LARGE, _FAILED = range(3)
 
 
 def _agreed(error: BaseException | None, processes: int) -> BaseException | None:
-    """Why all processes try again, or None; raises in all what ends the work in one.
+    """Return the error after which all processes retry, or None.
 
-    All ask at the same moments, so that none waits for another for ever.
+    A fatal error in one process raises in all. All processes call this at the same
+    points, so that none waits for another forever.
     """
     status = _FINE
     if error is not None:

@@ -1,4 +1,4 @@
-"""Settings of scores: those that decide them, and those that only say how."""
+"""Settings of scoring: those that determine scores, and those of execution."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ Initialisations = Literal["one", "each"]
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Settings that decide the scores of masks and networks.
+    """Settings that determine the scores of masks and networks.
 
     Attributes:
-      batch_size: images of a minibatch.
-      seed: weights and minibatches derive from it; from 0 to 2**32 - 1.
-      initialisations: ``one`` as published: the supernet, and each proposal's network,
-        have the same initial weights throughout. ``each`` draws new ones at each step
-        and for each validation minibatch, so that one draw does not decide for all.
-      score_batches: minibatches over which the score of a mask is summed; one as
-        published.
+      batch_size: number of images in a minibatch.
+      seed: seed of weights and minibatches, from 0 to 2**32 - 1.
+      initialisations: ``one``, as published: the supernet, and each proposal's network,
+        keep the same initial weights throughout. ``each``: new weights are drawn at
+        each step and for each validation minibatch, so that no single draw decides.
+      score_batches: number of minibatches over which the score of a mask is summed; 1
+        as published.
     """
 
     batch_size: int = 64
@@ -33,7 +33,7 @@ class ScoringConfig:
     score_batches: int = 1
 
     def check(self) -> None:
-        """Raises InputError if a value is out of range."""
+        """Raise InputError if a value is out of range."""
         check_seed(self.seed)
         self._check_counts("batch_size", "score_batches")
         if self.initialisations not in ("one", "each"):
@@ -54,14 +54,14 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How scores are computed. Nothing here decides what they are.
+    """Settings of how scores are computed, which do not determine the scores.
 
     Attributes:
-      form: which form each operation takes, with which precision, and how many masks
-        are put together; by default what suits the devices.
-      mesh: devices that share the masks (:func:`zcpt_jax.sharding.make_mesh`); one by
-        default. With several processes each makes the same calls.
-      stopwatch: takes the wall time by phase.
+      form: lowering of operations, their precision, and the number of masks scored
+        together; by default as suits the devices.
+      mesh: devices that share the masks (:func:`zcpt_jax.sharding.make_mesh`); by
+        default one device. With several processes, each makes the same calls.
+      stopwatch: stopwatch of the wall time by phase.
     """
 
     form: Lowering | None = None

@@ -1,4 +1,4 @@
-"""Scores of a space's networks; weights and minibatches follow from a seed."""
+"""Scoring of a space's networks with weights and minibatches drawn from a seed."""
 
 import contextlib
 import threading
@@ -21,22 +21,22 @@ from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK, Feed, Minibatches
 from zcpt_jax.scoring.scorer import Pending, Scorer
 from zcpt_jax.types import AS_NETWORK, Batch, Masks, Proxy, Space, Variables
 
-# Streams of minibatches; the order of edges draws from stream 0.
+# Random streams of minibatches; edge orders draw from stream 0.
 _PROPOSAL_STREAM = 1
 _VALIDATION_STREAM = 2
 
 _WEIGHTS = 128
-"""Draws of initial weights that a call can name."""
+"""Maximum number of draws of initial weights in a call."""
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A module that is compiled: the supernet, the masked network, or a genotype's.
+    """A compiled module: the supernet, the masked network or a genotype's network.
 
     Attributes:
       module: the module.
-      scorer: its scorer.
-      masked: whether it takes masks.
+      scorer: scorer of the module.
+      masked: whether the module takes masks.
     """
 
     module: nn.Module
@@ -45,12 +45,12 @@ class _Network:
 
 
 class Evaluator:
-    """Scores masks of the supernet, and networks of genotypes, by one proxy.
+    """Evaluator of supernet masks and genotypes' networks by one proxy.
 
     Attributes:
-      form: how operations are written.
-      ahead: whether the first call to score masks compiles the masked network too, in a
-        thread beside its own compilation: for searches, which validate in the end.
+      form: lowering of operations.
+      ahead: whether the first call that scores masks also compiles the masked network,
+        in a parallel thread: for searches, which validate at the end.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Evaluator:
         """Prepare scoring; nothing is computed yet.
 
         Args:
-          space: the space.
-          proxy: what scores.
-          dataset: where minibatches come from.
-          config: settings that decide the scores.
-          together: proposals that are scored in one call.
-          variables: variables of the supernet, where it is trained already.
-          execution: devices, and how they compute.
-          on_chunk: called with the fraction of a call's masks that are scored.
+          space: the search space.
+          proxy: the proxy that scores.
+          dataset: source of minibatches.
+          config: settings that determine the scores.
+          together: number of proposals scored in one call.
+          variables: variables of a trained supernet; None draws initial weights.
+          execution: devices and lowering.
+          on_chunk: called with the fraction of a call's masks scored so far.
 
         Raises:
           InputError: if a setting is out of range.
@@ -111,15 +111,16 @@ class Evaluator:
 
     @property
     def scorer(self) -> Scorer:
-        """That of the supernet."""
+        """Scorer of the supernet."""
         return self._supernet().scorer
 
     def prepare(self) -> None:
-        """Compiles the supernet and the masked network, each in a thread of its own.
+        """Compile the supernet and the masked network, each in its own thread.
 
-        Only where calls draw their own weights: what they need is known beforehand. The
-        calls that come wait for what they need. Several processes compile at their
-        first call, in the same order, as they agree on how many masks fit.
+        This is done only where calls draw their own weights, because then the inputs
+        are known in advance. Later calls wait for the compilation they need. Several
+        processes instead compile at their first call, in the same order, because they
+        agree on how many masks fit.
         """
         alone = sharding.places(self._mesh).processes == 1
         if not (self.form.inside and alone) or self._given is not None:
@@ -134,7 +135,7 @@ class Evaluator:
             ).start()
 
     def _compile_ahead(self, network: _Network) -> None:
-        with contextlib.suppress(Exception):  # the call that comes says it, and waits
+        with contextlib.suppress(Exception):  # the next call waits and raises it again
             self._compile(network)
 
     def _compile(self, network: _Network) -> None:
@@ -149,17 +150,17 @@ class Evaluator:
         network.scorer.prepare(resident, Rows(masks, one, one, one))
 
     def score_masks(self, step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
-        """Scores masks, each on the minibatches of its proposal at this step.
+        """Score masks, each on the minibatches of its proposal at this step.
 
         Args:
-          step: counts the steps of a search.
-          masks: stack ``[K, ...]``.
-          owners: int ``[K]``, the proposal of each.
+          step: number of the search step.
+          masks: stack of masks ``[K, ...]``.
+          owners: int ``[K]``, the proposal of each mask.
 
         Returns:
-          ``[K]`` as the proxy gives them; ``[K, M]`` of an ensemble of M proxies.
+          Raw scores ``[K]`` of the proxy, or ``[K, M]`` for an ensemble of M proxies.
         """
-        if self.ahead:  # not earlier: a search that is resumed may recall all scores
+        if self.ahead:  # not earlier: a resumed search may recall all scores
             self.ahead = False
             self.prepare()
         distinct, which = np.unique(owners, return_inverse=True)
@@ -189,7 +190,7 @@ class Evaluator:
         )
         network = self._supernet()
         pending = self._start(network, names_at(step), weights, rows)
-        if self.form.inside:  # while the devices work
+        if self.form.inside:  # draw the next feed while the devices compute
             self._feed(names_at(step + 1))
         found = self._read(network, pending, rows)
         return found.reshape(repeats, count, *found.shape[1:]).sum(axis=0)
@@ -201,17 +202,17 @@ class Evaluator:
         start: int,
         stop: int,
     ) -> np.ndarray:
-        """Scores the networks of genotypes on validation minibatches.
+        """Score the networks of genotypes on validation minibatches.
 
         Args:
-          genotypes: n of the space.
-          masks: their decided masks. Without them, and in spaces without a masked
-            network, each network is compiled by itself.
-          start: the first minibatch.
-          stop: one past the last, at most ``VALIDATION_BLOCK`` later.
+          genotypes: n genotypes of the space.
+          masks: discretised masks of the genotypes. If they are None or the space has
+            no masked network, each network is compiled by itself.
+          start: index of the first minibatch.
+          stop: one past the last index, at most ``start + VALIDATION_BLOCK``.
 
         Returns:
-          ``[n, stop - start]`` as the proxy gives them; an ensemble ``[..., M]``.
+          Raw scores ``[n, stop - start]`` of the proxy; ``[..., M]`` for an ensemble.
         """
         if masks is None or self._masked is None:
             parts = [self._score_one(g, start, stop) for g in genotypes]
@@ -251,7 +252,7 @@ class Evaluator:
         start: int,
         stop: int,
     ) -> np.ndarray:
-        # A score that neither sees images nor draws is the same on every minibatch.
+        # A data-free score without random draws is the same on every minibatch.
         alike = self.proxy.data_free and not self.proxy.draws and not self.each
         minibatches = range(start, start + 1 if alike else stop)
         count, each = len(genotypes), len(minibatches)
@@ -273,7 +274,7 @@ class Evaluator:
         return np.repeat(found, stop - start, axis=1) if alike else found
 
     def forget(self, genotype: str) -> None:
-        """Lets go of what was compiled for a genotype's network."""
+        """Discard the compiled programs of a genotype's network."""
         self._networks.pop(genotype, None)
 
     def _supernet(self) -> _Network:
@@ -318,7 +319,7 @@ class Evaluator:
     def _entries(
         self, masks: Masks, as_network: float, count: int, stacked: bool = False
     ) -> dict[str, Any]:
-        """Masks as the compiled module takes them, ``[count, ...]``."""
+        """Return masks in the form the compiled module takes, ``[count, ...]``."""
         entries = {g: np.asarray(w) if stacked else w[None] for g, w in masks.items()}
         if self._masked is not None:
             entries[AS_NETWORK] = np.full(count, as_network, np.float32)
@@ -331,7 +332,7 @@ class Evaluator:
         weights: Sequence[tuple[int, ...]],
         rows: Rows,
     ) -> list[tuple[np.ndarray, Pending]]:
-        """Begins to score rows; which rows each pending call has."""
+        """Start scoring rows; return the rows of each pending call."""
         scorer = network.scorer
         if self._resident is None:
             with self.stopwatch.measure("data"):
@@ -353,7 +354,7 @@ class Evaluator:
         start, known = time.perf_counter(), self.stopwatch.programs
         pending = scorer.start(resident, rows)
         new = [program for program in scorer.programs if program not in known]
-        if new:  # compiled here, or waited for
+        if new:  # compiled by this call, or by a thread that it waited for
             self.stopwatch.add("compile", time.perf_counter() - start)
             known += new
         return pending
@@ -371,7 +372,7 @@ class Evaluator:
         return scores
 
     def _feed(self, names: Sequence[tuple[int, ...]]) -> Feed:
-        """Minibatches on the devices; those of this step and the next are kept."""
+        """Put minibatches on the devices; keep those of this step and the next."""
         key = tuple(names)
         if key not in self._feeds:
             with self.stopwatch.measure("data"):
@@ -382,7 +383,7 @@ class Evaluator:
         return self._feeds[key]
 
     def _variables(self, network: _Network, name: tuple[int, ...]) -> Variables:
-        """Variables on the devices, where a call is given them."""
+        """Put variables on the devices, for calls that do not draw their own."""
         if self._given is not None and not network.masked:
             raise NotImplementedError("trained weights are those of the supernet")
         if self._drawn[0] != (network.module, name):

@@ -1,4 +1,4 @@
-"""Initial weights by name: each draw follows from the seed and what it is for."""
+"""Initial weights by name: each draw is determined by the seed and its purpose."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ import numpy as np
 from zcpt_jax.types import Space, Variables
 
 SUPERNET, NETWORK = 0, 1
-"""What weights are for: the first number of their name."""
+"""Purpose of weights: the first number of their name."""
 
 Name = tuple[int, ...]
-"""Of weights: :data:`SUPERNET` or :data:`NETWORK`, then up to three numbers."""
+"""Name of weights: :data:`SUPERNET` or :data:`NETWORK`, then up to three numbers."""
 
 _NUMBERS = 3
 
@@ -23,9 +23,9 @@ class Names(NamedTuple):
     """W names as arrays.
 
     Attributes:
-      kinds: int32 ``[W]``, their first numbers.
-      numbers: uint32 ``[W, 3]``, the others.
-      lengths: int32 ``[W]``, how many others there are.
+      kinds: int32 ``[W]``, first number of each name.
+      numbers: uint32 ``[W, 3]``, the other numbers.
+      lengths: int32 ``[W]``, how many other numbers each name has.
     """
 
     kinds: Any
@@ -34,11 +34,11 @@ class Names(NamedTuple):
 
 
 def as_arrays(names: Sequence[Name], count: int) -> Names:
-    """Names as arrays of a fixed length.
+    """Convert names to arrays of a fixed length.
 
     Args:
-      names: at most ``count``.
-      count: W; the rest are zeros.
+      names: at most ``count`` names.
+      count: length W of the arrays, padded with zeros.
     """
     kinds, lengths = np.zeros((2, count), np.int32)
     numbers = np.zeros((count, _NUMBERS), np.uint32)
@@ -49,11 +49,11 @@ def as_arrays(names: Sequence[Name], count: int) -> Names:
 
 
 def key_of(seed: Any, name: Names) -> jax.Array:
-    """Pure: the key of one name.
+    """Return the PRNG key of one name; a pure function.
 
     Args:
-      seed: uint32 scalar.
-      name: the arrays of one name, without the first axis.
+      seed: seed, a uint32 scalar.
+      name: arrays of one name, without the first axis.
     """
     key = jax.random.split(jax.random.key(seed))[name.kinds]
     for place in range(_NUMBERS):
@@ -73,27 +73,27 @@ class InitialWeights:
         """Prepare draws; nothing is drawn yet.
 
         Args:
-          space: the space.
-          image_shape: ``[H, W, C]`` of images.
-          seed: all draws derive from it.
-          count: draws that a call can name.
+          space: the search space.
+          image_shape: shape ``(H, W, C)`` of an image.
+          seed: seed of all draws.
+          count: maximum number of draws in a call.
         """
         self._space, self._shape = space, image_shape
         self._seed, self._count = seed, count
 
     def named(self, names: Sequence[Name]) -> dict[str, Any]:
-        """Return what a call reads, to draw the weights of these names."""
+        """Return the inputs from which a call draws the weights of these names."""
         return {"seed": np.uint32(self._seed), "names": as_arrays(names, self._count)}
 
     def inside(self, module: nn.Module) -> Callable[[Any, Any], Variables]:
         """Return the function that draws inside a call.
 
         Args:
-          module: whose variables.
+          module: module whose variables are drawn.
 
         Returns:
-          A pure function of what :meth:`named` gives and the number of a name;
-          variables that a call was given take precedence.
+          A pure function of the result of :meth:`named` and the index of a name;
+          variables given to a call take precedence.
         """
 
         def variables(resident: Any, number: Any) -> Variables:

@@ -1,21 +1,22 @@
-"""What compiled programs need of a device's memory, and what it has."""
+"""Memory that compiled programs need and devices have, in bytes."""
 
 from typing import Any
 
 import jax
 
 _SHARE = 0.92
-"""Of a device's memory that a program may need: allocators lose some to fragments."""
+"""Fraction of a device's memory that a program may need, as allocators lose some to
+fragmentation."""
 
 
 def needed(compiled: Any) -> int:
-    """Bytes that a compiled program needs: arguments, results and temporaries.
+    """Return the bytes that a program needs for arguments, results and temporaries.
 
     Args:
-      compiled: of ``jax.jit(f).lower(...).compile()``.
+      compiled: result of ``jax.jit(f).lower(...).compile()``.
 
     Returns:
-      The bytes, 0 where the compiler does not say.
+      Number of bytes, 0 if the compiler does not report it.
     """
     found = compiled.memory_analysis()
     if found is None:
@@ -30,24 +31,24 @@ def needed(compiled: Any) -> int:
 
 
 def limit(device: Any) -> int | None:
-    """Bytes that one program may need on a device.
+    """Return the bytes that one program may need on a device.
 
     Args:
       device: a JAX device.
 
     Returns:
-      The bytes, None where the device does not say, as CPUs do not.
+      Number of bytes, None if the device does not report it, as on CPU.
     """
     try:
         found = device.memory_stats()
     except (jax.errors.JaxRuntimeError, NotImplementedError):
-        return None  # a device that is described but not there
+        return None  # a described device that is not present
     most = (found or {}).get("bytes_limit")
     return None if most is None else int(_SHARE * most)
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, when compiling or when running."""
+    """Return whether an error says that memory ran out, in compiling or running."""
     text = str(error)
     return any(
         words in text

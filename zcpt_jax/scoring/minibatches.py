@@ -1,9 +1,9 @@
-"""Minibatches by name: each follows from the seed and what it is for.
+"""Minibatches by name: each is determined by the seed and its purpose.
 
-They are drawn in two halves. The host draws numbers: which images, where they are
-cropped. What becomes of the images is done in the call that scores, from all images,
-which lie on the device; or, where they are too many or are augmented on the host, from
-those that the host hands over, three to four times smaller than normalised ones.
+They are made in two steps. The host draws which images to use and where to crop them.
+The call that scores then processes the images: from the whole dataset on the device,
+or, if that is too large or augmented on the host, from uint8 images that the host
+sends, a third to a quarter of the size of normalised ones.
 """
 
 import threading
@@ -18,23 +18,23 @@ from zcpt_jax.data import CropAndFlip, Dataset
 from zcpt_jax.types import Batch
 
 Name = tuple[int, ...]
-"""What a minibatch is for; the first number says for which stage."""
+"""Name of a minibatch; its first number is the stage that uses it."""
 
 _RESIDENT_BYTES = 2**31
-"""Images of a dataset lie on the device up to so many bytes."""
+"""Maximum size in bytes of a dataset's images that are kept on the device."""
 
 VALIDATION_BLOCK = 10
-"""Validation minibatches in memory at once: 100 of ImageNet's size would be 4 GB."""
+"""Number of validation minibatches in memory at once; 100 of ImageNet would be 4 GB."""
 
 
 class Feed(NamedTuple):
-    """M minibatches as they come from the host.
+    """M minibatches in the form the host sends.
 
     Attributes:
-      keys: uint32 ``[M, 2]``, of networks that draw random numbers.
-      images: uint8 ``[M, B, H, W, 3]``, or ``Crops`` of resident images, int32
-        ``[M, B]`` each; None where no image is looked at.
-      labels: int32 ``[M, B]``, None where they are resident or not looked at.
+      keys: uint32 ``[M, 2]``, PRNG keys for networks that draw random numbers.
+      images: uint8 ``[M, B, H, W, 3]``, or ``Crops`` of images on the device, int32
+        ``[M, B]`` each; None if images are not used.
+      labels: int32 ``[M, B]``, None if they are on the device or not used.
     """
 
     keys: Any
@@ -54,15 +54,15 @@ class Minibatches:
         data_free: bool = False,
         inside: bool = False,
     ) -> None:
-        """Reads no image yet.
+        """Prepare minibatches; no image is read yet.
 
         Args:
-          dataset: where images come from.
-          seed: of everything random.
-          size: B, images of a minibatch.
-          data_free: gives one image of zeros in place of B, for scores that only use
-            their shape.
-          inside: whether images are to lie on the device.
+          dataset: source of images.
+          seed: seed of all draws.
+          size: number B of images in a minibatch.
+          data_free: whether one image of zeros replaces the B images, for scores that
+            use only their shape.
+          inside: whether to keep images on the device.
         """
         self._dataset, self._seed, self._size = dataset, seed, size
         self._data_free = data_free
@@ -73,7 +73,7 @@ class Minibatches:
         self._lock = threading.Lock()
 
     def resident(self) -> dict[str, Any]:
-        """What is to lie on the devices during all calls; reads images if need be.
+        """Return the data kept on the devices for all calls; may read images.
 
         Raises:
           InputError: if an image is damaged.
@@ -91,7 +91,7 @@ class Minibatches:
         return found
 
     def shapes(self) -> dict[str, Any]:
-        """The shapes of :meth:`resident`, without reading an image."""
+        """Return the shapes of :meth:`resident` without reading an image."""
         count = len(self._dataset.source)
         found: dict[str, Any] = {"white": ((), np.float32)}
         found |= {name: ((3,), np.float32) for name in ("mean", "std")}
@@ -101,12 +101,11 @@ class Minibatches:
         return {name: jax.ShapeDtypeStruct(*what) for name, what in found.items()}
 
     def feed(self, names: Sequence[Name], count: int) -> Feed:
-        """Draws minibatches, each from the seed and its name.
+        """Draw minibatches, each from the seed and its name.
 
         Args:
-          names: of the minibatches.
-          count: M, how many the feed has, at least as many: the first stands for those
-            that are missing.
+          names: names of the minibatches, at most ``count``.
+          count: number M of minibatches in the feed, padded with copies of the first.
         """
         drawn = [self._draw(name) for name in names]
         drawn += drawn[:1] * (count - len(drawn))
@@ -123,12 +122,12 @@ class Minibatches:
         return Feed(rng.integers(2**32, size=2, dtype=np.uint32), images, labels)
 
     def batch(self, resident: dict[str, Any], feed: Feed, number: Any) -> Batch:
-        """Pure: the minibatch of a number.
+        """Make one minibatch of a feed; a pure function.
 
         Args:
-          resident: of :meth:`resident`, on the device.
-          feed: of :meth:`feed`, on the device.
-          number: int scalar, below M.
+          resident: result of :meth:`resident`, on the device.
+          feed: result of :meth:`feed`, on the device.
+          number: index of the minibatch, an int scalar below M.
         """
         keys, images, labels = jax.tree.map(lambda leaf: leaf[number], feed)
         key = jax.random.wrap_key_data(keys)
@@ -142,10 +141,10 @@ class Minibatches:
 
 
 def _normalise(images: jax.Array, resident: dict[str, Any]) -> jax.Array:
-    """As NumPy does it on the host, to the last bit.
+    """Normalise images bit for bit as NumPy does on the host.
 
-    XLA would turn the division by one number for all pixels into a product with its
-    reciprocal, which rounds twice; it does not see through the barrier.
+    The barrier keeps XLA from replacing the division by a constant with a product with
+    its reciprocal, which rounds twice.
     """
     shape = images.shape
 
@@ -157,7 +156,7 @@ def _normalise(images: jax.Array, resident: dict[str, Any]) -> jax.Array:
 
 
 def _crop(images: jax.Array, crops: Any, augment: Any) -> jax.Array:
-    """The crops of images ``[N, H, W, 3]`` padded with black, in one gather."""
+    """Crop images ``[N, H, W, 3]``, padded with black, in one gather."""
     size = augment.size
     along = jnp.arange(size)[None]
     y = crops.top[:, None] + along - augment.pad

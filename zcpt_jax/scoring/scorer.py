@@ -1,6 +1,6 @@
-"""Many masks scored by one compiled function (:mod:`zcpt_jax.scoring._calls`).
+"""Scoring of many masks by one compiled function (:mod:`zcpt_jax.scoring._calls`).
 
-What goes in are groups of masks (:mod:`zcpt_jax.scoring._groups`), which the devices
+The function takes groups of masks (:mod:`zcpt_jax.scoring._groups`), which the devices
 share.
 """
 
@@ -36,11 +36,11 @@ class Program:
     """A compiled function.
 
     Attributes:
-      name: what it scores.
-      chunk: masks that it puts together.
-      trace_seconds: what tracing took.
-      compile_seconds: what the compiler took, or loading from its cache.
-      bytes: of memory that it needs, 0 where the compiler does not say.
+      name: name of what it scores.
+      chunk: number of masks that it scores together.
+      trace_seconds: seconds of tracing.
+      compile_seconds: seconds of compiling, or of loading from the compilation cache.
+      bytes: bytes of memory that it needs, 0 if the compiler does not report it.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Program:
 
 
 class Scorer:
-    """Scores stacks of masks; compiles once and serves every later call.
+    """Scorer of stacks of masks that compiles once and reuses the program.
 
-    The score of a mask does not depend on what it is scored together with, nor on how
-    many devices share the work: on CPU bit for bit, elsewhere to float32 rounding.
+    The score of a mask does not depend on the masks scored together with it or on the
+    number of devices: bit for bit on CPU, to float32 rounding elsewhere.
 
     Attributes:
-      form: how operations are written.
-      chunk_size: masks that a device puts together, None until the first call settles
-        it.
-      programs: what was compiled.
-      processes: processes that share the masks.
-      busy_seconds: for how long devices had something to do.
-      on_chunk: called with the share of masks scored so far, in (0, 1].
+      form: lowering of operations.
+      chunk_size: number of masks that a device scores together, None until the first
+        call determines it.
+      programs: compiled programs.
+      processes: number of processes that share the masks.
+      busy_seconds: seconds during which devices had work.
+      on_chunk: called with the fraction of masks scored so far, in (0, 1].
     """
 
     def __init__(
@@ -78,20 +78,21 @@ class Scorer:
         sizes: Sequence[int] = (),
         name: str = "scores",
     ) -> None:
-        """Prepares scoring; nothing is compiled yet.
+        """Prepare scoring; nothing is compiled yet.
 
         Args:
           score_fn: a proxy, or any function with its signature.
           apply_fn: the network.
-          form: how operations are written; by default as suits the devices. Its chunk
-            is the number of masks put together; without one it is chosen, and made
-            smaller where memory does not suffice.
+          form: lowering of operations; by default as suits the devices. Its chunk is
+            the number of masks scored together; None chooses it. It is reduced if
+            memory runs out.
           forward_only: whether ``score_fn`` takes no derivative.
-          mesh: a row of devices that share the masks evenly; by default JAX's default
-            device scores them all.
-          inputs: how a call makes variables and minibatches.
-          sizes: masks of each owner in a typical call; by default those of the first.
-          name: what is scored, for reports.
+          mesh: 1-D mesh of devices that share the masks evenly; None uses JAX's default
+            device.
+          inputs: functions that make variables and minibatches.
+          sizes: number of masks of each owner in a typical call; by default as in the
+            first call.
+          name: name of what is scored, for reports.
         """
         self._mesh = None if mesh is None else sharding.local(mesh)
         self._place = sharding.places(mesh)
@@ -110,12 +111,12 @@ class Scorer:
 
     @property
     def compilations(self) -> int:
-        """How many functions were compiled."""
+        """Number of compiled functions."""
         return len(self.programs)
 
     @property
     def compile_seconds(self) -> float:
-        """What tracing and compiling took."""
+        """Seconds of tracing and compiling."""
         return sum(p.trace_seconds + p.compile_seconds for p in self.programs)
 
     def __call__(
@@ -125,23 +126,23 @@ class Scorer:
         masks: Masks,
         which: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Scores K masks.
+        """Score K masks.
 
         Args:
-          variables: the network's variables.
+          variables: variables of the network.
           batches: one batch (``images [B, H, W, C]``) that all masks share, or, with
-            ``which``, several (``images [M, B, H, W, C]``). Its key, if it has one,
-            goes to the network as the random stream ``'noise'``.
+            ``which``, several (``images [M, B, H, W, C]``). If it has a key, the
+            network receives it as the random stream ``'noise'``.
           masks: stack of masks, every leaf ``[K, ...]``.
-          which: int ``[K]``, the batch of each mask; ``masks`` may then be empty, to
-            score one network on K batches.
+          which: int ``[K]``, index of each mask's batch; ``masks`` may then be empty,
+            to score one network on K batches.
 
         Returns:
-          float32 ``[K]``, on the host; ``[K, M]`` if ``score_fn`` gives M numbers.
+          float32 ``[K]``, on the host; ``[K, M]`` if ``score_fn`` returns M numbers.
 
         Raises:
           InputError: if the leaves of ``masks`` differ in K, K is zero, or ``which``
-            names a batch that is not there.
+            names a batch that does not exist.
           MemoryError: if a single mask does not fit.
         """
         count = _stack_size(masks) if which is None else len(which)
@@ -161,17 +162,17 @@ class Scorer:
         return self.start(resident, Rows(masks, which, one, which)).result()
 
     def put(self, tree: Any) -> Any:
-        """Arrays of this process, on each of its devices."""
+        """Copy arrays to each device of this process."""
         if self._mesh is None:
             return jax.device_put(tree)
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def start(self, resident: Any, rows: Rows) -> Pending:
-        """Begins to score; the host is free until the result is asked for.
+        """Start scoring; the host is free until it asks for the result.
 
         Args:
-          resident: what :attr:`Inputs` read, on the devices (:meth:`put`).
-          rows: at least one.
+          resident: data that the :class:`Inputs` read, on the devices (:meth:`put`).
+          rows: at least one mask to score.
 
         Raises:
           MemoryError: if a single mask does not fit.
@@ -180,16 +181,16 @@ class Scorer:
         return Pending(self, resident, rows)
 
     def prepare(self, resident: Any, rows: Rows) -> None:
-        """Compiles what :meth:`start` would run, in whatever thread this is called.
+        """Compile what :meth:`start` would run; can be called from any thread.
 
         Args:
           resident: arrays, or their shapes.
-          rows: as many as a group has, of any value.
+          rows: as many masks as a group has, of any value.
         """
         self.settle(resident, rows)
 
     def settle(self, resident: Any, rows: Rows) -> None:
-        """Compiles for these shapes, with fewer masks put together until it fits."""
+        """Compile for these shapes, scoring fewer masks together until it fits."""
         with self._lock:
             if self.chunk_size is None:
                 self.chunk_size = self._widest(rows)
@@ -212,24 +213,24 @@ class Scorer:
             self._settled.add((self.chunk_size, shapes))
 
     def _widest(self, rows: Rows) -> int:
-        """Masks to put together: those that share what is decided."""
+        """Return the number of masks to score together: those that share decisions."""
         if not (self.form.loops and self.form.groups and self._scored.forward_only):
             return 1
         sizes = self._sizes or np.unique(rows.owners, return_counts=True)[1].tolist()
         return choose_width(sizes, self._place.total, most=32)
 
     def _agree(self) -> None:
-        """All processes put as many masks together as the one that takes fewest."""
+        """Set the chunk size of all processes to the smallest among them."""
         if self._place.processes > 1:
             found = multihost_utils.process_allgather(np.array(self.chunk_size))
             self.chunk_size = int(found.min())
 
     def shrink(self, error: BaseException | None, fraction: float) -> None:
-        """Put fewer masks together, because of an error or a known size.
+        """Score fewer masks together, because of an error or a known size.
 
         Raises:
           MemoryError: if a single mask does not fit.
-          BaseException: the error, if it does not come from a full memory.
+          BaseException: the error, if it is not an out-of-memory error.
         """
         if error is not None and not memory.is_exhausted(error):
             raise error
@@ -242,7 +243,7 @@ class Scorer:
         before = self.chunk_size
         fits = max(1, min(int(before * fraction), before - 1))
         parts = -(-before // fits)
-        self.chunk_size = -(-before // parts)  # as many in each part
+        self.chunk_size = -(-before // parts)  # equal parts
 
     @property
     def _device(self) -> Any:
@@ -252,18 +253,18 @@ class Scorer:
 
     @property
     def _groups(self) -> int:
-        """Groups of a call and device."""
+        """Number of groups per call and device."""
         assert self.chunk_size is not None
         return groups_of_call(self.form, self.chunk_size)
 
     def _example(self, resident: Any, rows: Rows) -> tuple[Any, ...]:
-        """Arguments of a call, as far as their shapes."""
+        """Return arguments of a call with the right shapes."""
         assert self.chunk_size is not None
         slots = np.zeros((self._place.here * self._groups, self.chunk_size), int)
         return (resident, *self._slots(rows, slots, np.ones(self._place.here, int)))
 
     def _slots(self, rows: Rows, slots: np.ndarray, counts: np.ndarray) -> Any:
-        """What a call scores, on the devices: each has its share."""
+        """Put what a call scores on the devices, each with its part."""
         host = (
             jax.tree.map(lambda leaf: np.asarray(leaf)[slots], rows.masks),
             rows.batches[slots].astype(np.int32),
@@ -298,7 +299,7 @@ class Scorer:
         return self._compiled[key], 0
 
     def dispatch(self, resident: Any, rows: Rows) -> list[tuple[Any, np.ndarray]]:
-        """Calls for all rows, and which row each of their scores is of."""
+        """Start the calls for all rows; return them with the row of each score."""
         assert self.chunk_size is not None
         groups = group_rows(rows.weights, rows.owners, self.chunk_size)
         parts = shares(len(groups), self._place.total)
@@ -327,20 +328,20 @@ def score_masks(
     *,
     chunk_size: int | None = None,
 ) -> np.ndarray:
-    """Scores K masks on one batch: :class:`Scorer` for a single use.
+    """Score K masks on one batch with a :class:`Scorer` for a single use.
 
-    Keep a :class:`Scorer` to score again without compiling again.
+    Keep a :class:`Scorer` to score again without recompiling.
 
     Args:
       score_fn: a proxy, or any function with its signature.
       apply_fn: the network.
-      variables: its variables.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
       masks: stack of masks, every leaf ``[K, ...]``.
-      chunk_size: masks put together; by default what suits the device.
+      chunk_size: number of masks scored together; by default as suits the device.
 
     Returns:
-      float32 ``[K]``, or ``[K, M]`` if ``score_fn`` gives M numbers.
+      float32 ``[K]``, or ``[K, M]`` if ``score_fn`` returns M numbers.
     """
     form = lowering.default().replace(chunk=chunk_size)
     return Scorer(score_fn, apply_fn, form=form)(variables, batch, masks)

@@ -1,7 +1,7 @@
 """Zero-Cost-PT: proposals by perturbation, then validation.
 
 :func:`zero_cost_pt` is the whole search. :func:`propose` and :func:`validate` are its
-two stages, for masks and scores of any origin.
+two stages, for any masks and scores.
 """
 
 from zcpt_jax.search._zero_cost_pt import SearchResult, zero_cost_pt

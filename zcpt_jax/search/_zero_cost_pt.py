@@ -1,8 +1,8 @@
 """Zero-Cost-PT: proposals by perturbation, then validation, from one seed.
 
 Xiang et al., Zero-Cost Operation Scoring in Differentiable Architecture Search, AAAI
-2023. :func:`zero_cost_pt` puts the two stages of :mod:`zcpt_jax.search.proposal` and
-:mod:`zcpt_jax.search.validation` together with a space, a proxy and a dataset.
+2023. :func:`zero_cost_pt` combines the two stages of :mod:`zcpt_jax.search.proposal`
+and :mod:`zcpt_jax.search.validation` with a space, a proxy and a dataset.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,17 +32,18 @@ from zcpt_jax.types import Masks, Progress, Proxy, ScoreError, Space, Variables
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-      genotype: the best proposal.
+      genotype: genotype of the best proposal.
       proposals: genotypes of all N proposals, None for one that was dropped because
-        its scores decided nothing.
-      validation: distinct genotype to its V scores ``[V]``, as the proxy gives them;
-        an ensemble of M gives ``[V, M]``.
-      totals: distinct genotype to what decided: the sum of its validation scores,
-        higher is better; of an ensemble, how it stands among them.
-      seconds: wall time by phase: data, initialisation, compile, proposal, validation.
+        its scores allowed no decision.
+      validation: map from distinct genotype to its V raw scores ``[V]``, or ``[V, M]``
+        for an ensemble of M.
+      totals: map from distinct genotype to its total score, the sum of its validation
+        scores, higher is better; for an ensemble, relative to the other genotypes.
+      seconds: wall time in seconds by phase: data, initialisation, compile, proposal,
+        validation.
     """
 
     genotype: str
@@ -63,29 +64,29 @@ def zero_cost_pt(
     memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Searches a space without training.
+    """Search a space without training.
 
-    Weights, edge orders and minibatches all derive from the seed. A proposal depends on
-    the seed and its index, a validation score on the seed and the genotype, neither on
-    N, V or how many masks are scored together.
+    Weights, edge orders and minibatches are all derived from the seed. A proposal
+    depends on the seed and its index, and a validation score on the seed and the
+    genotype. Neither depends on N, V or the number of masks scored together.
 
     Args:
       space: the search space.
-      proxy: what scores networks.
-      dataset: where minibatches come from.
-      config: settings that decide the result.
-      evidence: what operation scores other than proxies are computed from: a trained
-        supernet, or the accuracies of the space's networks.
-      execution: devices, and how they compute; by default JAX's default device.
-      memory: where scores are kept and recalled from, to resume.
+      proxy: the proxy that scores networks.
+      dataset: source of minibatches.
+      config: settings that determine the result.
+      evidence: input of operation scores other than proxies: a trained supernet, or the
+        accuracies of the space's networks.
+      execution: devices and lowering; by default JAX's default device.
+      memory: store of scores from which a search resumes.
       progress: called after every step.
 
     Returns:
-      The genotype found and how it came about.
+      The genotype found, with proposals, scores and times.
 
     Raises:
-      InputError: if a setting is out of range, or no network keeps within the budgets.
-      ScoreError: if scores decide nothing; it names the proxy.
+      InputError: if a setting is out of range, or no network is within the budgets.
+      ScoreError: if scores allow no decision; the message names the proxy.
     """
     config = config or SearchConfig()
     config.check()
@@ -116,7 +117,7 @@ def zero_cost_pt(
 
 
 class _Search:
-    """Both stages of one search, which share evaluators."""
+    """Both stages of one search, with shared evaluators."""
 
     telling: "_Telling"
 
@@ -141,7 +142,7 @@ class _Search:
         self.made: dict[tuple[str, bool], Evaluator] = {}
 
     def evaluator(self, proxy: Proxy, variables: Variables | None) -> Evaluator:
-        """Proposals and networks are scored by the same program."""
+        """Return the evaluator that scores both proposals and networks."""
         key = (proxy.name, variables is None)
         if key not in self.made:
             self.made[key] = Evaluator(
@@ -187,7 +188,7 @@ class _Search:
         )
 
     def validate(self, decided: Mapping[str, Masks]) -> dict[str, np.ndarray]:
-        """Validation scores of genotypes with their discretised masks."""
+        """Return validation scores of genotypes with their discretised masks."""
         networks = self.evaluator(self.proxy, None)
         distinct, telling = list(decided), self.telling
         num_batches = self.config.num_validation_batches
@@ -211,7 +212,7 @@ class _Search:
 
 
 def _decisions_of(space: Space) -> int:
-    """Decisions of one proposal, rounds of candidates that go one by one included."""
+    """Count the decisions of a proposal, including rounds of one-by-one dropping."""
     return sum(
         len(d.candidates) - d.keep if d.one_by_one else 1 for d in space.all_decisions()
     )
@@ -229,7 +230,7 @@ class _Telling(NoMemory):
         self.report("proposal", 0, self.total, self.note)
 
     def tell_fraction(self, fraction: float) -> None:
-        """Tells that a fraction of the masks of the step at hand is scored."""
+        """Report that a fraction of the current step's masks is scored."""
         done = self.done + fraction * self.last if fraction < 1 else self.done
         self.report("proposal", done, self.total, self.note)
 
@@ -252,7 +253,7 @@ def _describe(record: DecisionRecord) -> str:
 
 
 def _number(score: Any) -> str:
-    """One score, or those of an ensemble's members."""
+    """Format one score, or those of an ensemble's members."""
     if isinstance(score, float):
         return f"{score:.6g}"
     return "+".join(f"{value:.4g}" for value in score)

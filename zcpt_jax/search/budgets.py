@@ -1,7 +1,7 @@
-"""Budgets: how large networks can become, before a search and while it decides.
+"""Budgets: bounds on the size of networks, before and during a search.
 
-A network's parameters and multiply-adds are a sum over the layers it keeps, so that the
-least and the most that partly decided masks can end with are known at each decision.
+A network's parameters and multiply-adds are a sum over the layers it keeps, so lower
+and upper bounds of what partly decided masks can lead to are known at each decision.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,24 +15,24 @@ from zcpt_jax.types import Array, Decision, InputError, Masks, Owner, Space
 
 @dataclass(frozen=True)
 class Costs:
-    """What networks cost.
+    """Costs of networks, in parameters or multiply-adds.
 
     Attributes:
-      fixed: the cost of what every network has.
-      entries: group to the cost of each mask entry, of the masks' shapes.
+      fixed: cost of the layers that every network has.
+      entries: map from group to the cost of each mask entry, in the mask's shape.
     """
 
     fixed: float
     entries: Mapping[str, np.ndarray]
 
     def of(self, masks: Masks) -> float:
-        """The cost of the network of fully decided masks."""
+        """Return the cost of the network of discretised masks."""
         kept = (self.entries[g][np.asarray(masks[g]) != 0].sum() for g in self.entries)
         return self.fixed + float(sum(kept))
 
 
 def param_costs(space: Space, num_classes: int, image_shape: tuple[int, ...]) -> Costs:
-    """Parameters of a space's discrete networks.
+    """Return the parameter costs of a space's discrete networks.
 
     Raises:
       InputError: if the space does not say which layers belong to which candidate.
@@ -43,13 +43,13 @@ def param_costs(space: Space, num_classes: int, image_shape: tuple[int, ...]) ->
         owner = _owner(space, path[:-1])
         if isinstance(owner, Owner) or owner is None:
             pieces.append((owner, size))
-        else:  # a stack: its parameters have a slice for each owner
+        else:  # a stack, whose parameters have one slice per owner
             pieces += [(one, size / len(owner)) for one in owner]
     return _sum_up(space, pieces)
 
 
 def flop_costs(space: Space, num_classes: int, image_shape: tuple[int, ...]) -> Costs:
-    """Multiply-adds of a space's discrete networks for one image ``(H, W, C)``.
+    """Return multiply-adds of a space's discrete networks for an image ``(H, W, C)``.
 
     Raises:
       InputError: if the space does not say which layers belong to which candidate.
@@ -58,7 +58,7 @@ def flop_costs(space: Space, num_classes: int, image_shape: tuple[int, ...]) -> 
     for path, flops in layer_flops(space.whole(num_classes), image_shape).items():
         owner = _owner(space, path)
         if not (isinstance(owner, Owner) or owner is None):
-            owner = owner[int(path[-1])]  # a slice of a stack ends in its number
+            owner = owner[int(path[-1])]  # the path of a slice ends in its index
         pieces.append((owner, flops))
     return _sum_up(space, pieces)
 
@@ -89,24 +89,24 @@ class Budget:
     """A limit on a cost, such as the parameters of the network found.
 
     Attributes:
-      name: what it limits, for messages.
-      limit: the most that is allowed.
+      name: name of the limited cost, for messages.
+      limit: maximum allowed cost.
     """
 
     def __init__(
         self, name: str, limit: float, costs: Costs, decisions: Sequence[Decision]
     ) -> None:
-        """Prepares the bounds.
+        """Prepare the bounds.
 
         Args:
-          name: what it limits.
-          limit: the most that is allowed.
-          costs: what networks cost.
+          name: name of the limited cost.
+          limit: maximum allowed cost.
+          costs: costs of networks.
           decisions: all decisions of a search, in the order of their phases.
 
         Raises:
-          InputError: if decisions overlap in part: the candidates of a later one must
-            hold an earlier one whole or not at all.
+          InputError: if decisions overlap partially: a candidate of a later decision
+            must contain an earlier decision completely or not at all.
         """
         self.name, self.limit = name, limit
         self._fixed = costs.fixed
@@ -117,7 +117,7 @@ class Budget:
     def _nest(
         self, costs: Costs, decisions: Sequence[Decision]
     ) -> tuple[list["_Step"], np.ndarray, list[int]]:
-        """Which decisions lie within the candidates of which later ones."""
+        """Find which decisions are contained in the candidates of later ones."""
         free = np.ones(len(self._entries), bool)
         covers: list[np.ndarray] = []
         steps: list[_Step] = []
@@ -157,7 +157,7 @@ class Budget:
         return np.concatenate([np.asarray(arrays[g]).ravel() for g in self._groups])
 
     def reach(self, masks: Masks) -> tuple[float, float]:
-        """The least and the most that masks, decided in part, can end with."""
+        """Return lower and upper bounds of the cost that masks can lead to."""
         on = self._flat(masks) != 0
         cost = self._entries * on
         bounds: list[tuple[float, float]] = []
@@ -165,7 +165,7 @@ class Budget:
             lows, highs = [], []
             for region, own, inner in step.candidates:
                 if not on[region].any():
-                    continue  # it is gone
+                    continue  # already dropped
                 base = cost[own].sum()
                 lows.append(base + sum(bounds[i][0] for i in inner))
                 highs.append(base + sum(bounds[i][1] for i in inner))
@@ -176,14 +176,14 @@ class Budget:
         return float(always + least), float(always + most)
 
     def permits(self, masks: Masks) -> bool:
-        """Whether masks, decided in part, can still end within the limit."""
+        """Return whether partly decided masks can still end within the limit."""
         return self.reach(masks)[0] <= self.limit
 
     def check(self, masks: Masks, space: str) -> None:
-        """Refuses a limit that no network keeps.
+        """Reject a limit that every network exceeds.
 
         Raises:
-          InputError: with the range that can be reached.
+          InputError: if the lower bound exceeds the limit; the message has both bounds.
         """
         least, most = self.reach(masks)
         if least > self.limit:
@@ -196,8 +196,8 @@ class Budget:
 @dataclass(frozen=True)
 class _Step:
     keep: int
-    # For each candidate: all its entries, those in no earlier decision, and the
-    # numbers of the earlier decisions within it.
+    # For each candidate: all its entries, its entries in no earlier decision, and the
+    # indices of the earlier decisions it contains.
     candidates: list[tuple[np.ndarray, np.ndarray, list[int]]]
 
 
@@ -209,17 +209,17 @@ def make_budgets(
     max_params: float | None = None,
     max_flops: float | None = None,
 ) -> tuple[Budget, ...]:
-    """The budgets of a search, checked.
+    """Make the budgets of a search and check that networks can meet them.
 
     Args:
-      space: the space.
-      num_classes: of its networks.
-      image_shape: ``(H, W, C)``.
-      max_params: most parameters, or None.
-      max_flops: most multiply-adds for one image, or None.
+      space: the search space.
+      num_classes: number of classes.
+      image_shape: shape ``(H, W, C)`` of an image.
+      max_params: maximum number of parameters, None for no limit.
+      max_flops: maximum number of multiply-adds for one image, None for no limit.
 
     Raises:
-      InputError: if one of them cannot be met.
+      InputError: if a budget cannot be met.
     """
     asked: tuple[tuple[str, float | None, Callable[..., Costs]], ...] = (
         ("parameters", max_params, param_costs),

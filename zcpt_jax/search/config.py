@@ -10,17 +10,17 @@ from zcpt_jax.types import InputError
 
 @dataclass(frozen=True)
 class SearchConfig(ScoringConfig):
-    """Settings that decide the result of a search, besides space, proxy and dataset.
+    """Settings that determine a search's result, besides space, proxy and dataset.
 
     Attributes:
       edge_order: a name in :data:`zcpt_jax.search.ORDERS`.
-      num_proposals: N of the paper.
-      num_validation_batches: V of the paper.
+      num_proposals: number of proposals, N in the paper.
+      num_validation_batches: number of validation minibatches, V in the paper.
       operation_score: a name in :data:`zcpt_jax.search.OPERATION_SCORES`. ``zc-pt`` is
-        the paper's, ``random`` the random search it is compared with, validation
-        included.
-      max_params: most parameters of the network found, None for no limit.
-      max_flops: most multiply-adds for one image, None for no limit.
+        the paper's method; ``random`` is its random search baseline, including
+        validation.
+      max_params: maximum number of parameters of the network found, None for no limit.
+      max_flops: maximum number of multiply-adds for one image, None for no limit.
     """
 
     edge_order: str = "random"
@@ -31,7 +31,7 @@ class SearchConfig(ScoringConfig):
     max_flops: float | None = None
 
     def check(self) -> None:
-        """Raises InputError if a value is out of range or a name unknown."""
+        """Raise InputError if a value is out of range or a name unknown."""
         super().check()
         self._check_counts("num_proposals", "num_validation_batches")
         get_order(self.edge_order)

@@ -1,4 +1,4 @@
-"""How scores decide which candidates of a decision stay."""
+"""Rules by which scores decide which candidates of a decision stay."""
 
 import itertools
 import warnings
@@ -13,13 +13,13 @@ from zcpt_jax.types import Array, Decision, InputError, Masks, ScoreError
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How the scores of a decision's candidates decide which of them stay.
+    """Rule by which the scores of a decision's candidates decide which of them stay.
 
     Attributes:
-      perturbation: how candidates are compared: each removed, or each alone.
-      comparable: turns the scores of masks that are compared, ``[n]``, or ``[n, M]`` of
-        an ensemble, into ``[n]``, higher is better (``Proxy.comparable``).
-      permits: whether masks, decided in part, are allowed; all are by default.
+      perturbation: perturbation that compares candidates: each removed, or each alone.
+      comparable: function from raw scores ``[n]``, or ``[n, M]`` of an ensemble, to
+        ``[n]``, higher is better (``Proxy.comparable``).
+      permits: predicate of allowed, partly decided masks; by default all are allowed.
     """
 
     perturbation: Perturbation = REMOVE
@@ -27,7 +27,7 @@ class DecisionRule:
     permits: Callable[[Masks], bool] = lambda masks: True
 
     def strengths(self, scores: Array) -> np.ndarray:
-        """Turn scores into ``[n]``, of which the candidate to keep has the highest."""
+        """Convert scores to ``[n]``, where the candidate to keep has the highest."""
         comparable = self.comparable(scores)
         return -comparable if self.perturbation.lowest_stays else comparable
 
@@ -39,23 +39,23 @@ def keep_best(
     permits: Callable[[list[int]], bool] = lambda kept: True,
     perturbation: Perturbation = REMOVE,
 ) -> list[int]:
-    """The candidates that stay: those whose removal leaves the lowest scores.
+    """Return the candidates that stay: those whose removal gives the lowest scores.
 
-    Where each candidate was tried alone instead, those with the highest. Where
-    candidates go one by one, all but the worst. NaN is ignored, as ``np.nanargmin``
-    does, with a warning; ties go to the first. Minus infinity is the lowest score there
-    is: a network that tells no two images apart.
+    If each candidate was tried alone instead, those with the highest scores stay. If
+    candidates are dropped one by one, all but the worst stay. NaN is ignored with a
+    warning, as in ``np.nanargmin``; ties go to the first. Minus infinity is the lowest
+    possible score: a network that cannot distinguish any two images.
 
     Args:
-      scores: ``[O]``, the score of each candidate's mask, higher is better.
-      decision: what is decided.
-      where: which proposal and step, for messages.
-      permits: which choices are allowed; the best that is allowed is taken, where the
-        best score counts most.
-      perturbation: what the masks were.
+      scores: ``[O]``, score of each candidate's mask, higher is better.
+      decision: the decision to take.
+      where: proposal and step, for messages.
+      permits: predicate of allowed choices; the best allowed choice is taken, compared
+        by its best score first.
+      perturbation: perturbation that made the masks.
 
     Returns:
-      Their indices, ascending.
+      Indices of the candidates that stay, ascending.
 
     Raises:
       ScoreError: if too few scores are numbers, one is plus infinity, or all are minus

@@ -1,4 +1,4 @@
-"""Edge orders: which open decision a search takes next.
+"""Edge orders, which determine the open decision that a search takes next.
 
 Xiang et al. 2023, section 4.
 """
@@ -17,12 +17,12 @@ class EdgeOrder:
     """An edge order.
 
     Attributes:
-      name: what flags call it.
-      survey: when every open decision is scored to rank them: never, once at the
-        start of a phase, or at each step.
-      pick: for orders without a survey, ``(rng, open decisions) -> one of them``.
-      priority: for orders with one, scores ``[O]`` of a decision to a number; the
-        lowest comes first.
+      name: name in flags.
+      survey: when all open decisions are scored to rank them: never, once at the start
+        of a phase, or at each step.
+      pick: ``(rng, open decisions) -> one of them``, for orders without a survey.
+      priority: function from a decision's scores ``[O]`` to a number, for orders with a
+        survey; the decision with the lowest number comes first.
     """
 
     name: str
@@ -31,7 +31,7 @@ class EdgeOrder:
     priority: Callable[[np.ndarray], float] | None = None
 
     def rank(self, scores: Sequence[np.ndarray]) -> list[int]:
-        """Positions in ``scores``, first to decide first; ties keep their order.
+        """Rank positions in ``scores`` by priority; ties keep their order.
 
         Decisions whose scores are all NaN come last.
         """
@@ -66,9 +66,9 @@ _ALL = (
     EdgeOrder("random", "never", pick=_random),
     EdgeOrder("fixed", "never", pick=_first),
     EdgeOrder("reverse", "never", pick=_last),
-    # The published code takes the '-once' orders in the order of a dictionary it never
-    # sorts, which makes them 'reverse'; the paper's text is followed here. For the
-    # operation in '-edge-iter' it draws a second minibatch; the scores at hand serve.
+    # The published code never sorts the dictionary behind the '-once' orders, which
+    # makes them 'reverse'; we follow the paper's text. In '-edge-iter' it draws a
+    # second minibatch to choose the operation; we reuse the scores of the first.
     EdgeOrder("global-op-iter", "each_step", priority=_lowest),
     EdgeOrder("global-op-once", "once", priority=_lowest),
     EdgeOrder("global-edge-iter", "each_step", priority=_mean),
@@ -76,14 +76,14 @@ _ALL = (
 )
 
 ORDERS: dict[str, EdgeOrder] = {order.name: order for order in _ALL}
-"""Every edge order by its name."""
+"""All edge orders by name."""
 
 
 def get_order(name: str) -> EdgeOrder:
-    """The edge order of that name.
+    """Return the edge order of the given name.
 
     Raises:
-      InputError: if there is none; the message lists those there are.
+      InputError: if the name is unknown; the message lists the known names.
     """
     if name not in ORDERS:
         raise InputError(f"unknown edge order {name!r}; known: {', '.join(ORDERS)}")

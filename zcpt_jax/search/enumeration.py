@@ -1,4 +1,4 @@
-"""All networks of a space, by number."""
+"""Enumeration of a space: all of its networks, by index."""
 
 import itertools
 import math
@@ -11,18 +11,18 @@ from zcpt_jax.types import InputError, Masks, Space
 
 
 class Enumeration:
-    """The decided masks of a space, numbered.
+    """Enumeration of a space's discretised masks.
 
-    Each decision is a digit, the last one turning fastest. Networks that different
-    decisions lead to, though they compute the same, are numbered apart.
+    Each decision is a digit of the index; the last one varies fastest. Isomorphic
+    networks get distinct indices.
 
     Attributes:
-      space: the space.
-      size: how many there are.
+      space: the search space.
+      size: number of networks.
     """
 
     def __init__(self, space: Space) -> None:
-        """Counts; makes no masks yet."""
+        """Count the networks; no masks are made yet."""
         self.space = space
         self._decisions = space.all_decisions()
         self._choices = [
@@ -33,10 +33,10 @@ class Enumeration:
         self.size = math.prod(len(choices) for choices in self._choices)
 
     def masks(self, number: int) -> Masks:
-        """The decided masks of one network, group to ``[E, O]``.
+        """Return the discretised masks of one network, group to ``[E, O]``.
 
         Raises:
-          InputError: if there is no such number.
+          InputError: if the index is out of range.
         """
         if not 0 <= number < self.size:
             raise InputError(
@@ -55,7 +55,7 @@ class Enumeration:
         return masks
 
     def sample(self, count: int, seed: int) -> Iterator[int]:
-        """Distinct numbers drawn at random, in the order drawn.
+        """Draw distinct indices at random, in the order drawn.
 
         Raises:
           InputError: if the space has fewer networks.
@@ -68,7 +68,7 @@ class Enumeration:
         rng = np.random.default_rng([seed, 0x5A])
         seen: set[int] = set()
         while len(seen) < count:
-            # Digit by digit: the product exceeds 64 bits on large spaces.
+            # Drawn digit by digit, as the size of large spaces exceeds 64 bits.
             number = 0
             for choices in self._choices:
                 number = number * len(choices) + int(rng.integers(len(choices)))
@@ -78,11 +78,11 @@ class Enumeration:
 
 
 def flatten(masks: Masks) -> np.ndarray:
-    """All entries of masks, group after group in the order of their names, ``[D]``."""
+    """Concatenate all entries of masks to ``[D]``, with groups in order of name."""
     return np.concatenate([np.asarray(masks[group]).ravel() for group in sorted(masks)])
 
 
 def flatten_stack(masks: Masks) -> np.ndarray:
-    """The same of a stack: ``[K, ...]`` to ``[K, D]``."""
+    """Flatten a stack of masks ``[K, ...]`` to ``[K, D]`` like :func:`flatten`."""
     parts = [np.asarray(masks[group]) for group in sorted(masks)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)

@@ -1,4 +1,4 @@
-"""Scores that a search has made: what is recorded of them, and who remembers them."""
+"""Records of a search's scores, and memories from which a search resumes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from typing import Any, Protocol
 import numpy as np
 
 Scores = tuple[Any, ...]
-"""Scores as the proxy gives them: a number each, an ensemble M numbers each."""
+"""Raw scores of a proxy: one number each, or M numbers each for an ensemble of M."""
 
 
 @dataclass(frozen=True)
 class DecisionRecord:
-    """One decision of one proposal, or a survey that decides nothing.
+    """One decision of one proposal, or a survey, which takes no decision.
 
     Attributes:
-      proposal: which of the N proposals.
-      step: counts minibatches; decisions of several tracks share one.
+      proposal: index of the proposal among N.
+      step: index of the minibatch; decisions of several tracks share one.
       phase: name of the phase.
       edge: name of the decision, None for a survey.
-      kept: names of the candidates that stay; none if the scores decided nothing.
+      kept: names of the candidates that stay; empty if the scores allowed no decision.
       candidates: names of all candidates of ``edge``.
-      scores: for each decision that was scored, the score without each candidate, or
-        with it alone, as the perturbation is. Scores are as the proxy gives them.
+      scores: for each scored decision, the raw score without each candidate or with it
+        alone, depending on the perturbation.
     """
 
     proposal: int
@@ -35,27 +35,27 @@ class DecisionRecord:
 
 
 class Memory(Protocol):
-    """Keeps scores as proxies give them, so that an interrupted search goes on."""
+    """Store of raw scores from which an interrupted search resumes."""
 
     def recall(self, proposal: int, step: int, edge: str) -> Sequence[Any] | None:
-        """Return the scores of a decision's candidates of an earlier run, or None."""
+        """Return an earlier run's scores of a decision's candidates, or None."""
         ...
 
     def keep(self, records: Sequence[DecisionRecord]) -> None:
-        """Take the decisions that were just made, all together."""
+        """Store the decisions that were just taken, all together."""
         ...
 
     def recall_validation(self, genotype: str, start: int) -> Sequence[Any] | None:
-        """Return scores of minibatches ``start``, ... of an earlier run, or None."""
+        """Return an earlier run's scores of minibatches from ``start``, or None."""
         ...
 
     def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
-        """Take validation scores that were just made."""
+        """Store validation scores that were just computed."""
         ...
 
 
 class NoMemory:
-    """Forgets everything: for searches that are not to be resumed."""
+    """Memory that stores nothing, for searches that will not be resumed."""
 
     def recall(self, proposal: int, step: int, edge: str) -> None:
         """Return None."""

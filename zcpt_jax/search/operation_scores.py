@@ -1,7 +1,7 @@
-"""Operation scores: what a search, or a study, thinks of a candidate.
+"""Operation scores, which rate the candidates of a decision in searches and studies.
 
-Xiang et al. 2023, section 3. Each is a perturbation of masks and a score of the masks
-that come out, so that one loop searches with all of them.
+Xiang et al. 2023, section 3. Each consists of a perturbation of masks and a score of
+the perturbed masks, so that one loop searches with all of them.
 """
 
 import zlib
@@ -31,22 +31,22 @@ from zcpt_jax.types import (
     digest,
 )
 
-_RANDOM_STREAM = 3  # of numbers drawn in place of scores; 0 to 2 are the search's
+_RANDOM_STREAM = 3  # for random numbers that replace scores; the search uses 0 to 2
 
 _MOST = 2_000_000
-"""Networks that best-acc and avg-acc look through at most."""
+"""Maximum number of networks of a space for best-acc and avg-acc."""
 
 
 def accuracy(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """The share of images that a trained network classifies correctly.
+    """Return the fraction of images that a trained network classifies correctly.
 
     Args:
       apply_fn: the network.
-      variables: its trained variables, BatchNorm statistics included.
+      variables: trained variables of the network, including BatchNorm statistics.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: masks, passed through to the network.
 
     Returns:
       A scalar in [0, 1].
@@ -69,51 +69,52 @@ class Trained:
     """A trained supernet.
 
     Attributes:
-      variables: its weights and BatchNorm statistics.
-      alphas: group to logits ``[E, O]``; their softmax are the operation weights.
+      variables: weights and BatchNorm statistics.
+      alphas: map from group to logits ``[E, O]``, whose softmax gives the architecture
+        weights.
     """
 
     variables: Variables
     alphas: Mapping[str, Array]
 
     def digest(self) -> str:
-        """The digest of all its numbers."""
+        """Return the digest of all variables and alphas."""
         leaves = jax.tree.leaves((self.variables, self.alphas))
         return digest(*(np.asarray(leaf).tobytes() for leaf in leaves))
 
 
 def mixture(alphas: Mapping[str, Any], undecided: Masks) -> dict[str, Any]:
-    """The operation weights of alphas: their softmax over the candidates.
+    """Return the architecture weights of alphas: the softmax over the candidates.
 
     Args:
-      alphas: group to logits ``[E, O]`` (or ``[O]``).
-      undecided: the space's ``init_masks``; where they are zero there is no candidate.
+      alphas: map from group to logits ``[E, O]`` (or ``[O]``).
+      undecided: the space's ``init_masks``; they are zero where there is no candidate.
 
     Returns:
-      group to weights of the same shape, zero where there is no candidate.
+      Map from group to weights of the same shape, zero where there is no candidate.
     """
     result = {}
     for group, logits in alphas.items():
         there = np.asarray(undecided[group]) != 0
-        # NumPy's -inf: softmax gives exactly zero, and no gradient.
+        # With -inf, softmax gives exactly zero and no gradient.
         result[group] = jax.nn.softmax(jnp.where(there, logits, -np.inf), axis=-1)
     return result
 
 
 class Accuracies:
-    """The accuracy of every network of a space, to be asked for by masks."""
+    """Accuracies of all networks of a space, looked up by masks."""
 
     def __init__(self, space: Space, table: Table, column: str | None = None) -> None:
-        """Looks all networks up.
+        """Look up all networks.
 
         Args:
-          space: the space.
-          table: its table.
-          column: of the table, the first by default.
+          space: the search space.
+          table: table of the space's networks.
+          column: name of the table's column; by default the first.
 
         Raises:
           InputError: if there is no such column, the table lacks a network, or the
-            space has more than two million.
+            space has more than two million networks.
         """
         enumeration = Enumeration(space)
         if enumeration.size > _MOST:
@@ -137,18 +138,18 @@ class Accuracies:
         self._used = np.stack([flatten(one) != 0 for one in masks]).astype(np.float32)
 
     def digest(self) -> str:
-        """The digest of the accuracies, in the order of the space's networks."""
+        """Return the digest of the accuracies, in the order of the enumeration."""
         return digest(np.asarray(self.values, np.float64).tobytes())
 
     def under(self, masks: Masks, how: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """A statistic of the networks that each mask still allows.
+        """Return a statistic of the accuracies of networks that each mask allows.
 
         Args:
-          masks: stack ``[K, ...]``.
-          how: accuracies ``[n]`` to a number, such as their maximum.
+          masks: stack of masks ``[K, ...]``.
+          how: function from accuracies ``[n]`` to a number, such as their maximum.
 
         Returns:
-          ``[K]``, NaN where nothing is allowed.
+          ``[K]``, NaN where no network is allowed.
         """
         gone = (flatten_stack(masks) == 0).astype(np.float32)
         allowed = self._used @ gone.T == 0  # [networks, K]
@@ -159,16 +160,16 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Setting:
-    """What operation scores draw on.
+    """Inputs from which operation scores are computed.
 
     Attributes:
-      space: the space.
-      seed: of everything random.
-      evaluate: makes the evaluator of a proxy, with variables of its own or, for None,
-        those of an untrained supernet.
-      proxy: of zc-pt and disc-zc.
-      trained: the supernet of darts, darts-pt and disc-acc.
-      accuracies: of best-acc and avg-acc.
+      space: the search space.
+      seed: seed of all draws.
+      evaluate: function that makes the evaluator of a proxy, with the given variables
+        or, for None, those of an untrained supernet.
+      proxy: proxy for zc-pt and disc-zc.
+      trained: trained supernet for darts, darts-pt and disc-acc.
+      accuracies: accuracies for best-acc and avg-acc.
     """
 
     space: Space
@@ -179,7 +180,7 @@ class Setting:
     accuracies: Accuracies | None = None
 
     def start(self) -> Masks:
-        """The masks a search starts from: the trained mixture, if there is one."""
+        """Return a search's initial masks: the trained mixture, if there is one."""
         undecided = self.space.init_masks()
         if self.trained is None:
             return undecided
@@ -188,18 +189,18 @@ class Setting:
 
 
 def by_proxy(setting: Setting) -> ScoreStep:
-    """The proxy of the untrained supernet under the mask."""
+    """Return a function that scores masks by a proxy of the untrained supernet."""
     return setting.evaluate(setting.proxy, None).score_masks
 
 
 def by_accuracy(setting: Setting) -> ScoreStep:
-    """The trained supernet's accuracy under the mask."""
+    """Return a function that scores masks by the trained supernet's accuracy."""
     assert setting.trained is not None
     return setting.evaluate(ACCURACY, setting.trained.variables).score_masks
 
 
 def by_alphas(setting: Setting) -> ScoreStep:
-    """The sum of the trained operation weights that the mask leaves."""
+    """Return a function that sums the trained architecture weights masks leave."""
     weights = flatten(setting.start()).astype(np.float64)
 
     def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
@@ -210,7 +211,10 @@ def by_alphas(setting: Setting) -> ScoreStep:
 
 
 def by_table(how: Callable[[np.ndarray], Any]) -> Callable[[Setting], ScoreStep]:
-    """A statistic of the accuracies of all networks that the mask allows."""
+    """Return an operation score's ``make`` for a statistic of accuracies.
+
+    Masks are scored by the statistic over all networks that they allow.
+    """
 
     def make(setting: Setting) -> ScoreStep:
         accuracies = setting.accuracies
@@ -221,7 +225,7 @@ def by_table(how: Callable[[np.ndarray], Any]) -> Callable[[Setting], ScoreStep]
 
 
 def by_chance(setting: Setting) -> ScoreStep:
-    """Random numbers, from the seed and what is asked."""
+    """Return a function that draws scores from the seed, the step and the masks."""
 
     def score(step: int, masks: Masks, owners: np.ndarray) -> np.ndarray:
         drawn = np.empty(len(owners))
@@ -229,7 +233,7 @@ def by_chance(setting: Setting) -> ScoreStep:
             rows = owners == proposal
             asked = [np.asarray(masks[g])[rows].tobytes() for g in sorted(masks)]
             entropy = [setting.seed, _RANDOM_STREAM, int(proposal), step]
-            entropy.append(zlib.crc32(b"".join(asked)))  # tracks share a step
+            entropy.append(zlib.crc32(b"".join(asked)))  # since tracks share a step
             drawn[rows] = np.random.default_rng(entropy).random(rows.sum())
         return drawn
 
@@ -241,14 +245,14 @@ Needs = Literal["proxy", "supernet", "table", "nothing"]
 
 @dataclass(frozen=True)
 class OperationScore:
-    """A way to score the candidates of a decision.
+    """Method to score the candidates of a decision.
 
     Attributes:
-      name: what flags and reports call it.
-      perturbation: what is done to the masks.
-      needs: what it is computed from.
-      make: from a setting to the function that scores masks.
-      meaning: one line.
+      name: name in flags and reports.
+      perturbation: perturbation of the masks.
+      needs: required input.
+      make: function from a setting to the function that scores masks.
+      meaning: description of one line.
     """
 
     name: str
@@ -258,10 +262,10 @@ class OperationScore:
     meaning: str
 
     def scores(self, setting: Setting) -> ScoreStep:
-        """The function that scores masks in a setting.
+        """Return the function that scores masks in a setting.
 
         Raises:
-          InputError: if the setting lacks what is needed.
+          InputError: if the setting lacks the required input.
         """
         if self.needs == "supernet" and setting.trained is None:
             raise InputError(
@@ -301,14 +305,14 @@ _ALL = (
 )
 
 OPERATION_SCORES: dict[str, OperationScore] = {score.name: score for score in _ALL}
-"""Every operation score by its name."""
+"""All operation scores by name."""
 
 
 def get_operation_score(name: str) -> OperationScore:
-    """The operation score of that name.
+    """Return the operation score of the given name.
 
     Raises:
-      InputError: if there is none; the message lists those there are.
+      InputError: if the name is unknown; the message lists the known names.
     """
     if name not in OPERATION_SCORES:
         raise InputError(

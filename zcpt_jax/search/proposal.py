@@ -1,6 +1,7 @@
-"""Stage 1 of the search: N proposals, each decided edge by edge, in lockstep.
+"""Stage 1 of the search: N proposals, decided edge by edge in lockstep.
 
-Knows neither space nor proxy: it is handed decisions and a function that scores masks.
+This module is independent of space and proxy: it receives decisions and a function that
+scores masks.
 """
 
 import warnings
@@ -16,26 +17,26 @@ from zcpt_jax.search.edge_orders import EdgeOrder
 from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.types import Decision, Masks, Phase, ScoreError
 
-_ORDER_STREAM = 0  # keeps the draws of edges apart from those of minibatches
+_ORDER_STREAM = 0  # separates the draws of edges from those of minibatches
 
 ScoreStep = Callable[[int, Masks, np.ndarray], np.ndarray]
-"""``(step, masks [K, ...], proposal [K]) -> scores [K]``, as the proxy gives them.
+"""Function ``(step, masks [K, ...], proposal [K]) -> raw scores [K]``.
 
-Every proposal has a minibatch of its own at every step. An ensemble of M gives
+Every proposal has a separate minibatch at every step. For an ensemble of M, scores are
 ``[K, M]``.
 """
 
 
 @dataclass
 class _Proposal:
-    """A proposal on its way.
+    """A partly decided proposal.
 
     Attributes:
-      index: its number.
-      masks: its masks so far.
-      remaining: for each track, indices of the decisions that are still to be taken.
-      ranking: for each track, the order that a survey gave.
-      dropped: why it was dropped, None while it goes on.
+      index: index of the proposal.
+      masks: current masks.
+      remaining: for each track, indices of the decisions not yet taken.
+      ranking: for each track, the order found by a survey.
+      dropped: reason for dropping the proposal, None if it was not dropped.
     """
 
     index: int
@@ -46,7 +47,7 @@ class _Proposal:
 
 
 _Scores = dict[str, np.ndarray]
-"""Name of a decision to the scores of its candidates, as the proxy gives them."""
+"""Map from the name of a decision to the raw scores of its candidates."""
 
 
 def propose(
@@ -60,26 +61,27 @@ def propose(
     rule: DecisionRule | None = None,
     memory: Memory | None = None,
 ) -> list[Masks | None]:
-    """Decides every edge of N proposals (Xiang et al. 2023, algorithm 1, stage 1).
+    """Decide every edge of N proposals (Xiang et al. 2023, algorithm 1, stage 1).
 
-    An edge keeps the candidate without which the score is lowest, or, with another
-    perturbation, the one with which it is highest. A proposal depends on the seed and
-    its own index only, not on how many others there are. A proposal whose scores decide
-    nothing is dropped with a warning.
+    An edge keeps the candidate without which the score is lowest or, with another
+    perturbation, the one with which it is highest. A proposal depends only on the seed
+    and its index, not on the number of proposals. A proposal whose scores allow no
+    decision is dropped with a warning.
 
     Args:
-      masks: the undecided masks.
-      phases: the decisions.
-      score: scores masks; called once a step (and track) for all proposals together.
-      order: which decision comes next.
-      num_proposals: N.
-      seed: of the random order.
-      rule: how scores decide; by default the lowest score without it stays.
-      memory: earlier scores, and where new ones go.
+      masks: undecided masks.
+      phases: phases with all decisions.
+      score: function that scores masks; called once per step (and track) for all
+        proposals together.
+      order: edge order, which determines the next decision.
+      num_proposals: number N of proposals.
+      seed: seed of random edge orders.
+      rule: rule by which scores decide; by default the candidate stays without which
+        the score is lowest.
+      memory: store of earlier and new scores.
 
     Returns:
-      The masks of each proposal with every decision taken, None for one that was
-      dropped.
+      The discretised masks of each proposal, None for one that was dropped.
 
     Raises:
       ScoreError: if all proposals were dropped.
@@ -154,7 +156,7 @@ class _Run:
                 chosen = rows[ranks[0]]
             proposal.remaining[number].remove(chosen)
             pending.append((proposal, track[chosen], found))
-        while pending:  # more than once where candidates go one by one
+        while pending:  # repeats if candidates are dropped one by one
             pending = self._apply(phase, pending)
 
     def _apply(
@@ -162,7 +164,7 @@ class _Run:
         phase: str,
         scored: Sequence[tuple[_Proposal, Decision, _Scores]],
     ) -> list[tuple[_Proposal, Decision, _Scores]]:
-        """Takes scored decisions; returns what remains to decide, scored anew."""
+        """Apply scored decisions; return the remaining decisions, scored again."""
         records, again = [], []
         for proposal, decision, found in scored:
             kept = self._choose(proposal, decision, found)
@@ -182,7 +184,7 @@ class _Run:
     def _choose(
         self, proposal: _Proposal, decision: Decision, found: _Scores
     ) -> list[int] | None:
-        """The candidates that stay; None drops the proposal."""
+        """Return the candidates that stay, or None if the proposal is dropped."""
 
         def permits(kept: list[int]) -> bool:
             masks = mask_algebra.settle(proposal.masks, decision, kept)
@@ -210,13 +212,13 @@ class _Run:
             return [next(i for i in proposal.ranking[track] if i in remaining)]
         assert self.order.pick is not None
         entropy = [self.seed, _ORDER_STREAM, proposal.index, self.step]
-        entropy += [track] if track else []  # tracks take orders of their own
+        entropy += [track] if track else []  # each track has its own order
         return [self.order.pick(np.random.default_rng(entropy), remaining)]
 
     def _scores(
         self, asked: Sequence[tuple[_Proposal, Sequence[Decision]]]
     ) -> list[_Scores]:
-        """Scores of each asked decision, from memory or by one fused call."""
+        """Return scores of the requested decisions, from memory or one fused call."""
         found: list[_Scores] = []
         missing: list[tuple[int, _Proposal, Decision]] = []
         for row, (proposal, decisions) in enumerate(asked):
@@ -238,7 +240,7 @@ class _Run:
         return found
 
     def _comparable(self, found: _Scores) -> _Scores:
-        """An ensemble compares all that a proposal asks for together."""
+        """Make a proposal's scores comparable; an ensemble compares all together."""
         parts = list(found.values())
         together = self.rule.comparable(np.concatenate(parts))
         split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])

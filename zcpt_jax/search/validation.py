@@ -10,7 +10,8 @@ from zcpt_jax.search.memory import Memory, NoMemory
 from zcpt_jax.types import Proxy, ScoreError
 
 ScoreBlock = Callable[[Sequence[str], int, int], np.ndarray]
-"""``(n genotypes, start, stop) -> scores [n, stop - start]``, or ``[..., M]``."""
+"""Function ``(n genotypes, start, stop) -> scores [n, stop - start]``, or ``[..., M]``
+for an ensemble of M."""
 
 
 def validate(
@@ -21,19 +22,19 @@ def validate(
     together: int = 1,
     memory: Memory | None = None,
 ) -> dict[str, np.ndarray]:
-    """Scores each distinct genotype on V minibatches (Xiang et al. 2023, stage 2).
+    """Score each distinct genotype on V minibatches (Xiang et al. 2023, stage 2).
 
     Args:
-      genotypes: the proposals, repetitions allowed.
-      score: scores genotypes' networks on consecutive minibatches, which are the same
-        for all genotypes.
-      num_batches: V.
-      together: genotypes that are scored at once.
-      memory: earlier scores, and where new ones go.
+      genotypes: genotypes of the proposals; repetitions are allowed.
+      score: function that scores genotypes' networks on consecutive minibatches, which
+        are the same for all genotypes.
+      num_batches: number V of minibatches.
+      together: number of genotypes scored at once.
+      memory: store of earlier and new scores.
 
     Returns:
-      distinct genotype, in order of appearance, to its scores ``[V]``, or ``[V, M]``
-      of an ensemble.
+      Map from distinct genotype, in order of appearance, to its scores ``[V]``, or
+      ``[V, M]`` for an ensemble.
     """
     memory = memory or NoMemory()
     distinct = list(dict.fromkeys(genotypes))
@@ -53,19 +54,18 @@ def validate(
 
 
 def total_scores(scores: Mapping[str, np.ndarray], proxy: Proxy) -> dict[str, float]:
-    """What each genotype is worth: the sum of its scores, higher being better.
+    """Return each genotype's total score: the sum of its scores, higher is better.
 
-    The scores of an ensemble are summed member by member, and then combined.
+    The scores of an ensemble are summed for each member and then combined. A genotype
+    with an infinitely good score is treated as having no score, with a warning, because
+    no network is that good.
 
     Args:
-      scores: genotype to ``[V]``, or ``[V, M]`` of an ensemble of M.
-      proxy: whose scores they are.
+      scores: map from genotype to ``[V]``, or ``[V, M]`` for an ensemble of M.
+      proxy: the proxy that gave the scores.
 
     Returns:
-      genotype to one number.
-
-    A network with an infinitely good score counts as one without a score, with a
-    warning: no network is that good.
+      Map from genotype to its total score.
     """
     totals = []
     for genotype, values in scores.items():
@@ -84,15 +84,15 @@ def total_scores(scores: Mapping[str, np.ndarray], proxy: Proxy) -> dict[str, fl
 
 
 def best_genotype(worth: Mapping[str, float]) -> str:
-    """The genotype that is worth most.
+    """Return the genotype with the highest total score.
 
-    NaN and minus infinity are passed over, ties go to the first.
+    NaN and minus infinity are skipped; ties go to the first.
 
     Args:
-      worth: genotype to what it is worth.
+      worth: map from genotype to its total score.
 
     Raises:
-      ScoreError: if none is worth a finite number.
+      ScoreError: if no total score is finite.
     """
     finite = {g: value for g, value in worth.items() if np.isfinite(value)}
     if not finite:

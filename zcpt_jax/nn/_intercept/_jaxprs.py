@@ -1,7 +1,7 @@
-"""Interpreters of jaxprs that look at some of the equations, inside loops too.
+"""Jaxpr interpreters that intercept selected equations, also inside loops.
 
-Both evaluate a jaxpr equation by equation, and enter the bodies of calls, loops and
-conditions that contain a selected equation. All other equations run as they are.
+Both evaluate a jaxpr equation by equation and enter the bodies of calls, loops and
+conditions that contain a selected equation. All other equations run unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,18 @@ from zcpt_jax.types import InputError
 Values = Sequence[Any]
 
 Select = Callable[[core.Jaxpr], set[int]]
-"""The positions of the selected equations of a jaxpr, without those of its bodies."""
+"""Function that returns the positions of a jaxpr's selected equations, without those in
+its bodies."""
 
 _CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 )
-# Entering these loses the derivative that they define.
+# Entering these loses their custom derivative.
 _CUSTOM_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
 class Interpreter:
-    """Evaluates a jaxpr; subclasses say what becomes of selected equations.
+    """Evaluator of jaxprs; subclasses define the treatment of selected equations.
 
     Attributes:
       calls: names of the primitives whose body runs once, in place.
@@ -39,7 +40,7 @@ class Interpreter:
         self._selected: dict[core.Jaxpr, set[int]] = {}
 
     def run(self, body: core.ClosedJaxpr, args: Values) -> list[Any]:
-        """Returns the outputs of a jaxpr."""
+        """Return the outputs of a jaxpr."""
         jaxpr = body.jaxpr
         env: dict[core.Var, Any] = {}
 
@@ -61,23 +62,23 @@ class Interpreter:
         return [read(atom) for atom in jaxpr.outvars]
 
     def visit(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Returns the outputs of a selected equation."""
+        """Return the outputs of a selected equation."""
         raise NotImplementedError
 
     def scan(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Returns the outputs of a scan that contains a selected equation."""
+        """Return the outputs of a scan that contains a selected equation."""
         raise NotImplementedError
 
     def cond(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Returns the outputs of a condition that contains a selected equation."""
+        """Return the outputs of a condition that contains a selected equation."""
         raise self.refusal(eqn)
 
     def refusal(self, eqn: core.JaxprEqn) -> InputError:
-        """Returns the error that a selected equation in a body cannot be looked at."""
+        """Return the error for a selected equation in a body that cannot be entered."""
         raise NotImplementedError
 
     def selected(self, jaxpr: core.Jaxpr) -> set[int]:
-        """Returns the positions of the selected equations."""
+        """Return the positions of the selected equations."""
         if jaxpr not in self._selected:
             self._selected[jaxpr] = self._select(jaxpr)
         return self._selected[jaxpr]
@@ -87,7 +88,7 @@ class Interpreter:
         return bool(self.selected(jaxpr)) or any(map(self._holds, inner))
 
     def enter(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Returns the outputs of an equation whose bodies contain a selected one."""
+        """Return the outputs of an equation whose bodies contain a selected one."""
         name = eqn.primitive.name
         if name in self.calls:
             return self.run(bodies(eqn)[0], values)
@@ -99,10 +100,10 @@ class Interpreter:
 
 
 class Unroller(Interpreter):
-    """Writes loops out, so that each iteration is visited by itself.
+    """Interpreter that unrolls loops, so that each iteration is visited by itself.
 
     Attributes:
-      iteration: the iteration of each loop around the equation that is visited.
+      iteration: current iteration of each loop around the visited equation.
     """
 
     def __init__(self, select: Select):
@@ -110,7 +111,7 @@ class Unroller(Interpreter):
         self.iteration: tuple[int, ...] = ()
 
     def scan(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Runs the iterations one after the other."""
+        """Run the iterations one after the other."""
         consts, carry, xs = _scan_arguments(eqn, values)
         body, around = eqn.params["jaxpr"], self.iteration
         order = list(range(eqn.params["length"]))
@@ -126,10 +127,10 @@ class Unroller(Interpreter):
 
 
 class Collector(Interpreter):
-    """Collects what is read of the selected equations, and leaves loops as they are.
+    """Interpreter that collects values at selected equations without unrolling loops.
 
     Attributes:
-      found: what was read, in order of execution.
+      found: collected values, in order of execution.
     """
 
     calls = _CALLS | _CUSTOM_DERIVATIVES
@@ -139,7 +140,7 @@ class Collector(Interpreter):
         self.found: list[Any] = []
 
     def scan(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Runs the scan with a body that also returns what is read in it."""
+        """Run the scan with a body that also returns the values collected in it."""
         consts, carry, xs = _scan_arguments(eqn, values)
 
         def body(carry: Values, now: Values) -> Any:
@@ -154,7 +155,7 @@ class Collector(Interpreter):
         return [*carry, *ys]
 
     def cond(self, eqn: core.JaxprEqn, values: Values) -> Values:
-        """Runs the branches so that each also returns zeros for what others read."""
+        """Run the branches so that each also returns zeros for the others' values."""
         index, *operands = values
         branches = [
             lambda *args, body=body: self._apart(body, args)
@@ -185,7 +186,7 @@ class Collector(Interpreter):
 
 
 def bodies(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr]:
-    """Returns the jaxprs that an equation runs."""
+    """Return the jaxprs that an equation runs."""
     found = []
     for value in eqn.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
@@ -197,7 +198,7 @@ def bodies(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr]:
 
 
 def bind(eqn: core.JaxprEqn, values: Values) -> Values:
-    """Returns the outputs of an equation as it is."""
+    """Return the outputs of an unchanged equation."""
     if bodies(eqn):
         return _bind_call(eqn, values)
     outs = eqn.primitive.bind(*values, **eqn.params)
@@ -205,7 +206,8 @@ def bind(eqn: core.JaxprEqn, values: Values) -> Values:
 
 
 def _bind_call(eqn: core.JaxprEqn, values: Values) -> Values:
-    # As a jaxpr of this equation alone: JAX versions differ in how calls are bound.
+    # Bound as a jaxpr of this equation alone, because JAX versions bind calls in
+    # different ways.
     given = {
         atom: value
         for atom, value in zip(eqn.invars, values, strict=True)
@@ -223,7 +225,7 @@ def _bind_call(eqn: core.JaxprEqn, values: Values) -> Values:
 
 
 def _scan_arguments(eqn: core.JaxprEqn, values: Values) -> tuple[Values, Any, Any]:
-    """Returns the constants, the initial carry, and what is scanned over."""
+    """Return the constants, the initial carry and the scanned values."""
     first = eqn.params["num_consts"]
     second = first + eqn.params["num_carry"]
     return values[:first], list(values[first:second]), list(values[second:])

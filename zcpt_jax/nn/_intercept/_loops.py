@@ -1,16 +1,16 @@
-"""Looking at values inside ``jit``, ``checkpoint``, ``scan`` and ``cond``.
+"""Interception of values inside ``jit``, ``checkpoint``, ``scan`` and ``cond``.
 
-JAX runs the body of such a call once, on tracers that must not leave it: a Python
-callback cannot keep what it sees there. A function is therefore run in two ways. First,
-its *sites* (the places that are looked at) call back directly. If one of them lies in a
-body, the function is traced instead with an identity operation, the *mark*, at every
-site, and its jaxpr is interpreted: :func:`see` unrolls loops, so that every callback
-works as in a function without loops; :func:`collect` keeps loops, and returns from them
-what was made of each value.
+JAX runs the body of such a call once, on tracers that must not leave it, so a Python
+callback cannot store values there. A function is therefore run in two ways. First, its
+*sites* (the places to intercept) call back directly. If a site is inside a body, the
+function is traced instead with an identity operation, the *mark*, at every site, and
+its jaxpr is interpreted: :func:`see` unrolls loops, so that every callback works as in
+a function without loops; :func:`collect` keeps loops and returns from them the result
+for each value.
 
 The function takes the ``tap`` that its sites call: ``tap(site, *values)`` returns the
-values to go on with. Where JAX keeps traces between calls (``jax.jit``), the function
-has to see to it that none is used again for another tap; :data:`mark` is one.
+values to continue with. Where JAX caches traces between calls (``jax.jit``), the
+function must ensure that a trace is not reused for another tap; :data:`mark` is a tap.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +27,12 @@ Values = Sequence[Any]
 
 
 class Site(NamedTuple):
-    """A place in a function that is looked at.
+    """A place in a function whose values are intercepted.
 
     Attributes:
-      kind: what it is, as messages say it, such as ``layer``.
-      path: where it lies: the path of a Flax module.
-      info: more of it that is not an array; hashable.
+      kind: kind of place, as named in messages, such as ``layer``.
+      path: path of the Flax module.
+      info: further hashable information that is not an array.
       distinct: whether ``handle`` depends on the path, so that two modules must not
         share a trace.
     """
@@ -44,28 +44,28 @@ class Site(NamedTuple):
 
 
 Tap = Callable[..., Values]
-"""``tap(site, *values)``, which returns values of the same shapes."""
+"""Callback ``tap(site, *values)`` that returns values of the same shapes."""
 
 Handle = Callable[[Site, Values, tuple[int, ...]], Values]
-"""``handle(site, values, iteration)``, which returns values of the same shapes;
-``iteration`` is that of each loop around the site."""
+"""Callback ``handle(site, values, iteration)`` that returns values of the same shapes;
+``iteration`` has the iteration of each loop around the site."""
 
 
 def see(run: Callable[[Tap], Any], handle: Handle) -> Any:
-    """Runs a function with a callback at every site, in order of execution.
+    """Run a function with a callback at every site, in order of execution.
 
-    Loops that contain a site are unrolled: they take as long to trace and to compile as
+    Loops that contain a site are unrolled: they take as long to trace and compile as
     their iterations written one after the other.
 
     Args:
-      run: the function; it is called a second time if a site lies in a body.
-      handle: the callback. It may keep what it sees.
+      run: the function; it is called a second time if a site is inside a body.
+      handle: the callback; it may store its arguments.
 
     Returns:
-      What ``run`` returns, a pytree of arrays.
+      The result of ``run``, a pytree of arrays.
 
     Raises:
-      InputError: if a site lies in a ``while`` loop, a ``cond``, a ``vmap``, or in a
+      InputError: if a site is in a ``while`` loop, a ``cond``, a ``vmap``, or in a
         function with a custom derivative.
     """
     done: list[Values] = []
@@ -80,7 +80,7 @@ def see(run: Callable[[Tap], Any], handle: Handle) -> Any:
         pass
 
     def handle_once(site: Site, values: Values, iteration: tuple[int, ...]) -> Values:
-        # The sites before the first inner one have called back already.
+        # Sites before the first inner one have already called back.
         return done.pop(0) if done else handle(site, values, iteration)
 
     closed, shapes = jax.make_jaxpr(lambda: run(mark), return_shape=True)()
@@ -89,21 +89,21 @@ def see(run: Callable[[Tap], Any], handle: Handle) -> Any:
 
 
 def collect(run: Callable[[Tap], Any], read: Callable[..., Any]) -> list[Any]:
-    """Reads every site of a function, in order of execution.
+    """Read the values at every site of a function, in order of execution.
 
-    Loops stay loops: ``read`` is applied inside, and only its result leaves.
+    Loops are not unrolled: ``read`` is applied inside, and only its result leaves.
 
     Args:
-      run: the function; it is called a second time if a site lies in a body.
-      read: called with the values of a site; returns a pytree of arrays and keeps
-        nothing.
+      run: the function; it is called a second time if a site is inside a body.
+      read: called with the values of a site; returns a pytree of arrays and must not
+        store its arguments.
 
     Returns:
-      What ``read`` returned, for each iteration of a loop by itself; zeros for the
-      sites in a branch of a ``cond`` that is not taken.
+      The results of ``read``, one for each iteration of a loop; zeros for sites in a
+      branch of a ``cond`` that is not taken.
 
     Raises:
-      InputError: if a site lies in a ``while`` loop or a ``vmap``.
+      InputError: if a site is in a ``while`` loop or a ``vmap``.
     """
     found: list[Any] = []
 
@@ -124,17 +124,17 @@ def collect(run: Callable[[Tap], Any], read: Callable[..., Any]) -> list[Any]:
 
 
 def no_tap(site: Site, *values: Any) -> Values:
-    """The tap that does nothing."""
+    """Return the values unchanged: the tap that does nothing."""
     del site
     return values
 
 
 class _InnerSite(Exception):
-    """A site lies in a body, where callbacks cannot keep what they see."""
+    """Signal that a site is inside a body, where callbacks cannot store values."""
 
 
 def _at_this_level(tap: Tap) -> Tap:
-    """The tap, which raises if it is called from inside a body."""
+    """Wrap a tap so that it raises if it is called from inside a body."""
     level = core.get_opaque_trace_state()
 
     def checked(site: Site, *values: Any) -> Values:
@@ -152,7 +152,7 @@ _mark_p.def_abstract_eval(lambda *avals, site: list(avals))
 
 
 def mark(site: Site, *values: Any) -> Values:
-    """The tap that leaves a mark in the jaxpr."""
+    """Leave a mark in the jaxpr; a tap."""
     return _mark_p.bind(*values, site=site)
 
 
@@ -168,7 +168,7 @@ ad.primitive_jvps[_mark_p] = _refuse("grad")
 
 
 def cannot_look(what: str, where: str) -> InputError:
-    """Returns the error that something inside a transform cannot be looked at."""
+    """Return the error for something inside a transform that cannot be intercepted."""
     return InputError(
         f"this proxy looks at {what}, which the network runs inside '{where}'. It can "
         "look into jit, checkpoint (nn.remat) and scan: write the network without "
@@ -230,7 +230,7 @@ def _describe(site: Site) -> str:
 
 
 def _sites(eqn: core.JaxprEqn) -> Iterator[Site]:
-    """The sites of an equation, those of its bodies included."""
+    """Yield the sites of an equation, including those in its bodies."""
     if eqn.primitive is _mark_p:
         yield eqn.params["site"]
     for body in bodies(eqn):

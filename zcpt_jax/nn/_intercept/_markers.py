@@ -1,4 +1,4 @@
-"""Flax modules that mark places of a network, and change nothing themselves."""
+"""Flax modules that mark places of a network for interception."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 class ReLU(nn.Module):
-    """A ReLU that tells activation-pattern proxies how often it counts.
+    """A ReLU that tells activation-pattern proxies how often it is counted.
 
-    Supernets share one ReLU among many operations and block operations of weight
-    zero, so that one tensor stands for several ReLUs of the published code.
+    Supernets share one ReLU among many operations and block zero-weight operations, so
+    one tensor represents several ReLUs of the published code.
 
     Attributes:
-      cap: where the output is cut off: 6 for a ReLU6, None for a ReLU.
+      cap: upper limit of the output: 6 for a ReLU6, None for a ReLU.
     """
 
     cap: float | None = None
@@ -23,31 +23,30 @@ class ReLU(nn.Module):
     def __call__(
         self, z: jax.Array, count: Any = 1.0, zero_count: Any = 0.0
     ) -> jax.Array:
-        """Applies the ReLU.
+        """Apply the ReLU.
 
         Args:
-          z: ``[B, ...]``, or a stack ``[E, B, ...]`` of E of them.
-          count: how many ReLUs see ``z``; a number or a scalar array, ``[E]`` for a
-            stack.
-          zero_count: how many ReLUs see a tensor of this shape that is all zeros.
+          z: input ``[B, ...]``, or a stack ``[E, B, ...]`` of E inputs.
+          count: number of ReLUs with input ``z``; a number or a scalar array, ``[E]``
+            for a stack.
+          zero_count: number of ReLUs with an all-zero input of this shape.
 
         Returns:
-          ``max(z, 0)``, at most ``cap``. ``count`` and ``zero_count`` do not enter it.
+          ``max(z, 0)``, at most ``cap``, independent of ``count`` and ``zero_count``.
         """
         del count, zero_count
         return nn.relu(z) if self.cap is None else jnp.minimum(nn.relu(z), self.cap)
 
 
 class CutPoint(nn.Module):
-    """Marks states through which the whole network passes, such as a cell's inputs.
+    """Marker of states through which the whole network passes, as a cell's inputs.
 
-    The newest of them is the output of a block: of the stem, or of a cell. Proxies
-    whose values grow beyond float32 rescale the states; what follows has to be
-    homogeneous for that once BatchNorm is skipped: no bias before the last linear
-    layer, no ReLU6.
+    The newest state is the output of a block: the stem or a cell. Proxies whose values
+    exceed float32 rescale the states. This requires the layers after it to be
+    homogeneous without BatchNorm: no bias before the last linear layer, no ReLU6.
 
     Attributes:
-      newest: which of the states was computed last.
+      newest: index of the state that was computed last.
       homogeneous: whether states may be rescaled here.
     """
 
@@ -56,27 +55,27 @@ class CutPoint(nn.Module):
 
     @nn.compact
     def __call__(self, *states: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns the states unchanged, as a tuple."""
+        """Return the states unchanged, as a tuple."""
         return states
 
 
 class DropPath(nn.Module):
-    """Marks the output of an operation, whose path training may drop.
+    """Marker of an operation's output, whose path training may drop.
 
-    Here it does nothing and costs nothing: regularisation is the training's, which
-    intercepts the call, drops whole images of the path and scales the others up.
+    The module itself is an identity without cost. Training intercepts the call, drops
+    the path for whole images and scales up the others.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns ``x``, ``[B, H, W, C]``, unchanged."""
+        """Return ``x``, ``[B, H, W, C]``, unchanged."""
         return x
 
 
 class GlobalAverage(nn.Module):
-    """The average over positions before the classifier; marks the last feature map."""
+    """Global average pooling before the classifier; marks the last feature map."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, C]``."""
+        """Map ``[B, H, W, C]`` to ``[B, C]``."""
         return x.mean(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Finding the ReLUs of a network that does not mark them: every ``max(z, 0)``."""
+"""Detection of unmarked ReLUs in a network: every ``max(z, 0)``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,20 @@ from zcpt_jax.types import InputError
 
 
 def read(fn: Callable[[], Any], reader: Callable[[jax.Array], Any]) -> list[Any]:
-    """Applies a function to the ``z`` of every ``max(z, 0)`` of a traced function.
+    """Apply a function to the ``z`` of every ``max(z, 0)`` of a traced function.
 
     Maxima of integers and of variances do not count.
 
     Args:
       fn: any traceable function without arguments.
-      reader: called with ``z``; returns a pytree of arrays and keeps nothing.
+      reader: called with ``z``; returns a pytree of arrays and must not store ``z``.
 
     Returns:
-      What ``reader`` returned, in order of execution, for each iteration of a ``scan``
-      by itself; zeros for the branch of a ``cond`` that is not taken.
+      The results of ``reader`` in order of execution, one for each iteration of a
+      ``scan``; zeros for the branch of a ``cond`` that is not taken.
 
     Raises:
-      InputError: if there is one in a ``while`` loop.
+      InputError: if a ``max(z, 0)`` is in a ``while`` loop.
     """
     collector = _MaximaCollector(reader)
     collector.run(jax.make_jaxpr(fn)(), ())
@@ -63,7 +63,7 @@ def _is_maximum(eqn: core.JaxprEqn) -> bool:
 
 
 def _zero(eqn: core.JaxprEqn) -> int:
-    """Which argument of a maximum is the zero."""
+    """Return the position of the zero among a maximum's arguments."""
     return [_is_zero(atom) for atom in eqn.invars].index(True)
 
 
@@ -72,7 +72,7 @@ def _is_zero(atom: Any) -> bool:
 
 
 def _is_variance(atom: Any, producers: dict[core.Var, core.JaxprEqn]) -> bool:
-    """Whether this is ``mean(x^2) - mean(x)^2``, as normalisation layers compute it."""
+    """Return whether this is the ``mean(x^2) - mean(x)^2`` of a normalisation layer."""
 
     def made_by(atom: Any, *names: str) -> core.JaxprEqn | None:
         eqn = None if isinstance(atom, core.Literal) else producers.get(atom)

@@ -1,4 +1,4 @@
-"""Where a network is looked at: the sites of its Flax modules."""
+"""Sites of a network's Flax modules at which values are intercepted."""
 
 from typing import Any
 
@@ -17,20 +17,20 @@ Path = tuple[str, ...]
 def tap_relu(
     tap: Tap, path: Path, z: jax.Array, count: Any = 1.0, zero_count: Any = 0.0
 ) -> Values:
-    """Taps the arguments of a :class:`ReLU` and returns them."""
+    """Pass the arguments of a :class:`ReLU` through the tap."""
     return tap(Site("ReLU", path), z, count, zero_count)
 
 
 def tap_cut(
     tap: Tap, kinds: frozenset[str], point: CutPoint, states: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:
-    """Taps the states at a cut point and returns them.
+    """Pass the states at a cut point through the tap.
 
     Args:
       tap: the tap.
-      kinds: what is tapped, of ``CutPoint`` (all states) and ``block`` (the newest).
+      kinds: kinds to intercept: ``CutPoint`` (all states) and ``block`` (the newest).
       point: the cut point.
-      states: its states.
+      states: states of the cut point.
     """
     if "CutPoint" in kinds and point.homogeneous:
         states = tuple(tap(Site("CutPoint", point.path), *states))
@@ -42,16 +42,16 @@ def tap_cut(
 
 
 def tap_layer(tap: Tap, kind: str, module: nn.Module, out: Any) -> Any:
-    """Taps the output of a module, if it is a layer, together with its kernel.
+    """Pass a layer's output and kernel through the tap; other modules are unaffected.
 
     Args:
       tap: the tap.
-      kind: of the site.
+      kind: kind of the site.
       module: any module.
-      out: its output; of a module with a stack of kernels a stack.
+      out: output of the module; a stack if it has a stack of kernels.
 
     Returns:
-      The output.
+      The output, as the tap returned it.
     """
 
     def of_slice(*number: str) -> Site:
@@ -68,10 +68,10 @@ def tap_layer(tap: Tap, kind: str, module: nn.Module, out: Any) -> Any:
 
 
 def refuse_nnx(module: nn.Module, kinds: frozenset[str]) -> None:
-    """Refuses an NNX module inside a linen network where it would be passed over.
+    """Reject an NNX module inside a linen network if interception would miss it.
 
     Raises:
-      InputError: if layers are tapped, or if the module has BatchNorm.
+      InputError: if layers are intercepted, or if the module has BatchNorm.
     """
     if not type(module).__module__.startswith("flax.nnx"):
         return
@@ -91,13 +91,13 @@ def refuse_nnx(module: nn.Module, kinds: frozenset[str]) -> None:
 def layer_path(
     site: Site, kernel: jax.Array, iteration: tuple[int, ...], variables: Variables
 ) -> Path:
-    """The path of a layer, with the iteration that its kernel belongs to.
+    """Return the path of a layer, with the iteration that its kernel belongs to.
 
     Args:
-      site: the layer.
-      kernel: its kernel, or the stack that it is a slice of, in this iteration.
-      iteration: of each loop around the layer.
-      variables: those of the network.
+      site: site of the layer.
+      kernel: kernel of the layer in this iteration, or the stack that contains it.
+      iteration: iteration of each loop around the layer.
+      variables: variables of the network.
 
     Raises:
       InputError: if some of the loops around it share the kernel and others do not.
