@@ -133,7 +133,7 @@ def _described(mesh: Mesh, bytes_limit: int) -> Iterator[None]:
 
 def _usable(bytes_limit: int) -> int:
     """Bytes that one program may need where JAX can allocate ``bytes_limit``."""
-    return int(memory._SHARE * bytes_limit)
+    return int(memory._FRACTION * bytes_limit)
 
 
 def _compile_training(check: Check, chip: topologies.Chip) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from zcpt_jax.data import Dataset
-from zcpt_jax.io.files import CONFIG, make_folder, settle_config
+from zcpt_jax.io.files import CONFIG, make_folder, open_config
 from zcpt_jax.scoring import memory
 from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import build_space, get_space
@@ -169,7 +169,7 @@ def open_folder(
     if overwrite:
         for name in (CONFIG, progress, *results):
             (folder / name).unlink(missing_ok=True)
-    settle_config(folder, settings, environment(), progress)
+    open_config(folder, settings, environment(), progress)
 
 
 def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:

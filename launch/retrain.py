@@ -203,8 +203,8 @@ def _standing(space: Space, record: NetworkFile, table: Table | None) -> dict[st
     """What a benchmark says of the network, if there is a table of it."""
     if table is None:
         return {}
-    standings = table.standing(space.table_key(record.genotype))
-    listed = ", ".join(f"{s.column} {s.accuracy:.2f} %" for s in standings)
+    table_ranks = table.ranks(space.table_key(record.genotype))
+    listed = ", ".join(f"{s.column} {s.accuracy:.2f} %" for s in table_ranks)
     return {"table": listed}
 
 

@@ -134,8 +134,8 @@ def test_the_reach_is_exact_at_every_decision(seed, one_by_one):
             count = len(left.candidates)
             keep = count - 1 if left.one_by_one else left.keep
             kept = sorted(rng.choice(count, keep, replace=False).tolist())
-            masks = m.settle(masks, left, kept)
-            left = m.rest(left, kept)
+            masks = m.apply_decision(masks, left, kept)
+            left = m.remaining_decision(left, kept)
     assert budget.reach(masks) == (costs.of(masks),) * 2
     assert widths[0] > 10 and widths == sorted(widths, reverse=True)
 

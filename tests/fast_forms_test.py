@@ -68,7 +68,7 @@ def test_skipping_changes_no_score(name):
     variables = space.init_variables(net, jax.random.key(0), (8, 8, 3))
     data = helpers.batch(size=6, image_size=8)
     decision = space.phases()[0].tracks[0][0]
-    decided = masks.settle(space.init_masks(), decision, [1])
+    decided = masks.apply_decision(space.init_masks(), decision, [1])
     stack = masks.removals(decided, space.phases()[0].tracks[0][1])
     scores = [
         Scorer(PROXIES["nwot"].score, net.apply, forward_only=forward_only)(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zcpt_jax.scoring._groups import choose_width, group_rows, shares
+from zcpt_jax.scoring._groups import choose_width, group_rows, split_groups
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 64])
@@ -47,6 +47,6 @@ def test_the_width_divides_the_work_evenly(sizes, devices, most, width):
 
 
 def test_devices_share_groups_as_evenly_as_can_be():
-    parts = shares(10, 4)
+    parts = split_groups(10, 4)
     assert [len(part) for part in parts] == [3, 3, 2, 2]
     assert np.concatenate(parts).tolist() == list(range(10))

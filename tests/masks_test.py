@@ -27,7 +27,7 @@ def test_removals_zero_one_entry_each_and_do_not_renormalise():
 
 
 def test_settle_makes_the_edge_one_hot_and_leaves_the_rest():
-    masks = m.settle({"cell": m.undecided(2, 3)}, decisions()[0], [2])
+    masks = m.apply_decision({"cell": m.undecided(2, 3)}, decisions()[0], [2])
     np.testing.assert_array_equal(masks["cell"][0], [0, 0, 1])
     np.testing.assert_array_equal(masks["cell"][1], m.undecided(1, 3)[0])
 
@@ -38,14 +38,14 @@ def test_settle_keeps_several_rows_and_only_what_is_in_use():
     region[np.arange(3), np.arange(3)] = True
     decision = Decision("node", ("i", "j", "k"), {"cell": region}, keep=2)
     weights = m.one_hot(np.array([0, 1, 1]), 2)
-    settled = m.settle({"cell": weights}, decision, [0, 2])
+    settled = m.apply_decision({"cell": weights}, decision, [0, 2])
     np.testing.assert_array_equal(settled["cell"], [[1, 0], [0, 0], [0, 1]])
 
 
 @pytest.mark.parametrize("kept", [[], [0, 1], [3], [-1]])
 def test_settle_refuses_a_wrong_choice(kept):
     with pytest.raises(InputError, match="keeps 1 of the candidates"):
-        m.settle({"cell": m.undecided(2, 3)}, decisions()[0], kept)
+        m.apply_decision({"cell": m.undecided(2, 3)}, decisions()[0], kept)
 
 
 def test_chosen_refuses_an_undecided_edge():
@@ -63,42 +63,49 @@ def inputs(keep=2):
 
 def test_rest_is_the_decision_among_those_that_stay():
     first = inputs()
-    second = m.rest(first, [0, 2, 3])
+    second = m.remaining_decision(first, [0, 2, 3])
     assert second.name == "node (3 left)" and second.candidates == ("i", "k", "l")
     assert second.keep == 2 and second.one_by_one
     np.testing.assert_array_equal(
         second.regions["cell"], first.regions["cell"][[0, 2, 3]]
     )
-    assert m.rest(second, [0, 2]) is None
-    assert m.rest(m.rest(inputs(keep=1), [1, 2, 3]), [0, 2]).name == "node (2 left)"
+    assert m.remaining_decision(second, [0, 2]) is None
+    assert (
+        m.remaining_decision(
+            m.remaining_decision(inputs(keep=1), [1, 2, 3]), [0, 2]
+        ).name
+        == "node (2 left)"
+    )
     other = Decision("node (a)", first.candidates, first.regions, 2, True)
-    again = m.rest(m.rest(Decision(**{**vars(other), "keep": 1}), [0, 1, 2]), [0, 1])
+    again = m.remaining_decision(
+        m.remaining_decision(Decision(**{**vars(other), "keep": 1}), [0, 1, 2]), [0, 1]
+    )
     assert again.name == "node (a) (2 left)"  # its own name stays whole
 
 
 def test_settle_of_some_leaves_the_others_undecided():
     first, masks = inputs(), {"cell": m.undecided(4, 2)}
-    some = m.settle(masks, first, [0, 2, 3])
+    some = m.apply_decision(masks, first, [0, 2, 3])
     np.testing.assert_array_equal(some["cell"][1], [0, 0])
     np.testing.assert_array_equal(some["cell"][[0, 2, 3]], m.undecided(3, 2))
-    second = m.rest(first, [0, 2, 3])
-    done = m.settle(some, second, [1, 2])["cell"]
+    second = m.remaining_decision(first, [0, 2, 3])
+    done = m.apply_decision(some, second, [1, 2])["cell"]
     np.testing.assert_array_equal(done.any(-1), [False, False, True, True])
     np.testing.assert_array_equal(done[2:], np.ones((2, 2)))
     # All at once comes to the same.
-    np.testing.assert_array_equal(m.settle(masks, first, [2, 3])["cell"], done)
+    np.testing.assert_array_equal(m.apply_decision(masks, first, [2, 3])["cell"], done)
 
 
 @pytest.mark.parametrize("kept", [[0], [], [0, 1, 4], [0, 0, 1, -1]])
 def test_settle_of_some_refuses_a_wrong_choice(kept):
     with pytest.raises(InputError, match=r"'node' keeps 2 of the candidates 0\.\.3"):
-        m.settle({"cell": m.undecided(4, 2)}, inputs(), kept)
+        m.apply_decision({"cell": m.undecided(4, 2)}, inputs(), kept)
 
 
 def test_more_than_are_to_stay_only_where_candidates_go_one_by_one():
     at_once = Decision("node", inputs().candidates, inputs().regions, 2)
     with pytest.raises(InputError, match="keeps 2 of the candidates"):
-        m.settle({"cell": m.undecided(4, 2)}, at_once, [0, 1, 2])
+        m.apply_decision({"cell": m.undecided(4, 2)}, at_once, [0, 1, 2])
 
 
 def test_discretisations_leave_one_candidate_each_with_weight_one():

@@ -137,7 +137,7 @@ def test_decisions_lead_to_a_genotype():
         assert decision.candidates == (OPS[:6] if layer in FIRST_LAYERS else OPS)
         removed = mask_algebra.removals(masks, decision)["layers"]
         assert [(masks["layers"] != r).sum() for r in removed] == [1] * len(removed)
-        masks = mask_algebra.settle(masks, decision, [code % 7])
+        masks = mask_algebra.apply_decision(masks, decision, [code % 7])
     assert TINY.genotype(masks) == MIXED
     np.testing.assert_array_equal(masks["layers"], TINY.masks_of(MIXED)["layers"])
 

@@ -232,7 +232,7 @@ def test_decisions_lead_to_a_genotype(cls):
             ]
             assert off == [1] * count
             kept = rng.choice(count, decision.keep, replace=False)
-            masks = mask_algebra.settle(masks, decision, kept.tolist())
+            masks = mask_algebra.apply_decision(masks, decision, kept.tolist())
     genotype = space.genotype(masks)
     for group, weights in space.masks_of(genotype).items():
         np.testing.assert_array_equal(weights, masks[group])

@@ -132,7 +132,7 @@ def test_decisions_lead_to_a_genotype():
     for decision, digit in reversed(list(zip(track, BEST, strict=True))):
         removed = mask_algebra.removals(masks, decision)["layers"]
         assert [(masks["layers"] != r).sum() for r in removed] == [1, 1, 1]
-        masks = mask_algebra.settle(masks, decision, [int(digit)])
+        masks = mask_algebra.apply_decision(masks, decision, [int(digit)])
     assert TINY.genotype(masks) == BEST
     np.testing.assert_array_equal(masks["layers"], TINY.masks_of(BEST)["layers"])
 

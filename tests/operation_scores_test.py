@@ -66,7 +66,7 @@ def test_scores_from_tables_are_statistics_of_the_networks_left(name, how):
     masks = SPACE.init_masks()
     for decision, layer, chosen in ((first, 0, {}), (second, 1, {0: "conv1x1"})):
         if chosen:
-            masks = m.settle(masks, first, [OPS.index(chosen[0])])
+            masks = m.apply_decision(masks, first, [OPS.index(chosen[0])])
         stack = operation.perturbation.apply(masks, decision)
         expected = [by_hand(layer, op, chosen, how) for op in OPS]
         np.testing.assert_allclose(score(0, stack, np.zeros(3, int)), expected)

@@ -542,7 +542,7 @@ def test_converting_what_cannot_be_read_writes_nothing(tmp_path):
 
 def test_the_real_macro_table_has_its_known_best(tables_dir):
     table = load_table(str(tables_dir / "nasbench_macro_cifar10.json"))
-    standing = table.standing("22212220")[0]
+    standing = table.ranks("22212220")[0]
     assert (standing.rank, standing.count) == (1, 6_561)
     assert round(standing.accuracy, 3) == 93.127
 

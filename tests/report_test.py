@@ -11,7 +11,7 @@ from zcpt_jax.io.search_page import ProposalRow, Report, render
 from zcpt_jax.io.timings import Timings
 from zcpt_jax.scoring.scorer import Program
 from zcpt_jax.spaces import get_space
-from zcpt_jax.tables import Standing
+from zcpt_jax.tables import TableRank
 from zcpt_jax.training._curves import draw_curves
 from zcpt_jax.training._export import NetworkFile
 from zcpt_jax.training._report import write_report
@@ -74,7 +74,7 @@ def page(**changes):
         "operations": space_operations(get_space("nasbench201")),
         "drawings": get_space("nasbench201").drawings(GENOTYPE),
         "facts": (("parameters", "1,234"),),
-        "standings": (Standing("cifar10_test", 94.25, 0.12, 7, 15625, 87.0),),
+        "table_ranks": (TableRank("cifar10_test", 94.25, 0.12, 7, 15625, 87.0),),
         "training": "python train.py <cell>",
         "proposals": [
             ProposalRow(GENOTYPE, 3.5, 94.25),
@@ -207,7 +207,7 @@ def test_the_strongest_colour_is_the_best_whichever_way_scores_go():
 
 def test_a_page_without_table_has_no_accuracies():
     rows = [ProposalRow(GENOTYPE, 3.5, None)]
-    text = page(standings=(), proposals=rows)
+    text = page(table_ranks=(), proposals=rows)
     assert " %</td>" not in text and "regret" not in text
 
 

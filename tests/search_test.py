@@ -229,7 +229,7 @@ def test_a_search_of_darts_takes_topology_from_what_is_left():
     for step in steps:
         decision = decisions[step.edge.partition(" (")[0]]
         kept = [decision.candidates.index(name) for name in step.kept]
-        masks = m.settle(masks, decision, kept)
+        masks = m.apply_decision(masks, decision, kept)
     assert space.genotype(masks) == draw(num_proposals=1)[0].genotype
 
 

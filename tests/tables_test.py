@@ -14,7 +14,7 @@ CSV = "arch_str,cifar10_test,other\n|a|,90.0,1\n|b|,95.5,3\n|c|,90.0,2\n"
 def test_standing_gives_accuracy_regret_and_rank(tmp_path, packed):
     path = tmp_path / "table.csv"
     path.write_bytes(gzip.compress(CSV.encode()) if packed else CSV.encode())
-    first, second = load_table(str(path)).standing("|c|")
+    first, second = load_table(str(path)).ranks("|c|")
     assert (first.column, first.accuracy, first.regret) == ("cifar10_test", 90.0, 5.5)
     assert (first.rank, first.count) == (2, 3)
     assert (second.column, second.rank) == ("other", 2)
@@ -51,21 +51,21 @@ def test_missing_and_truncated_tables_and_rows_are_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"no row for \|d\|; it has 3 rows, such as \|a\|"
     ):
-        load_table(str(path)).standing("|d|")
+        load_table(str(path)).ranks("|d|")
 
 
 def test_a_standing_among_some_counts_each_of_them_once(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(CSV)
     table = load_table(str(path))
-    first = table.standing("|c|", among=["|a|", "|c|", "|a|"])[0]
+    first = table.ranks("|c|", among=["|a|", "|c|", "|a|"])[0]
     assert (first.regret, first.rank, first.count) == (0.0, 1, 2)
-    outside = table.standing("|b|", among={"|a|"})[0]
+    outside = table.ranks("|b|", among={"|a|"})[0]
     assert (outside.accuracy, outside.regret, outside.rank) == (95.5, -5.5, 1)
     with pytest.raises(InputError, match=r"no row for \|d\|"):
-        table.standing("|a|", among=["|d|"])
+        table.ranks("|a|", among=["|d|"])
     with pytest.raises(InputError, match="among is empty"):
-        table.standing("|a|", among=[])
+        table.ranks("|a|", among=[])
 
 
 def test_a_saved_table_is_read_back_exactly(tmp_path):
@@ -112,6 +112,6 @@ def test_the_real_table_has_its_known_best(tables_dir):
     table = load_table(str(tables_dir / "nasbench201.csv.gz"))
     assert len(table.rows) == 15_625
     best = max(table.rows, key=lambda g: table.columns["cifar10_test"][table.rows[g]])
-    standing = table.standing(best)[0]
+    standing = table.ranks(best)[0]
     assert (standing.rank, standing.regret) == (1, 0)
     assert round(standing.accuracy, 2) == 94.37

@@ -115,7 +115,7 @@ DISCRETISE = Perturbation("with only", discretisations, lowest_stays=False)
 """Try each candidate alone; the best one stays."""
 
 
-def settle(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
+def apply_decision(masks: Masks, decision: Decision, kept: Sequence[int]) -> Masks:
     """Apply a decision to masks.
 
     Entries of dropped candidates become zero. Once only ``decision.keep`` candidates
@@ -163,7 +163,7 @@ def _keep(
     return result
 
 
-def rest(decision: Decision, kept: Sequence[int]) -> Decision | None:
+def remaining_decision(decision: Decision, kept: Sequence[int]) -> Decision | None:
     """Return the remaining decision when candidates are dropped one by one.
 
     Args:

@@ -63,5 +63,5 @@ def _in_own_weights(
         for start in range(0, num_batches, VALIDATION_BLOCK)
     ]
     for genotype in genotypes:
-        evaluator.forget(genotype)
+        evaluator.drop(genotype)
     return np.concatenate(parts, axis=1).mean(axis=1).reshape(len(genotypes), -1)

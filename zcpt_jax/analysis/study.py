@@ -232,7 +232,7 @@ def _progressive(
         scores = np.asarray(step.scores[step.edge])
         lines.append(_line("progressive", decision, scorer, scores, masks, accuracies))
         kept = [decision.candidates.index(name) for name in step.kept]
-        masks = mask_algebra.settle(masks, decision, kept)
+        masks = mask_algebra.apply_decision(masks, decision, kept)
     return lines
 
 

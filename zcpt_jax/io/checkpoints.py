@@ -28,7 +28,7 @@ from zcpt_jax.io.files import (
     append,
     complete_lines,
     make_folder,
-    settle_config,
+    open_config,
     write_atomically,
 )
 from zcpt_jax.types import InputError
@@ -101,7 +101,7 @@ class TrainingFolder:
         if (self.path / CONFIG).exists() or (self.path / STATES).exists():
             read_record(self.path, kind)
         record = {"steps": steps, **(environment or {})}
-        settle_config(self.path, config, record, STATES)
+        open_config(self.path, config, record, STATES)
         make_folder(self.path / STATES)
         self._manager = _open(self.path, keep)
         self._unsealed: int | None = None

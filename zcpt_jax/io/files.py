@@ -112,7 +112,7 @@ def read_json(file: Path, repair: bool = False) -> Any:
         ) from error
 
 
-def settle_config(
+def open_config(
     folder: Path,
     config: Mapping[str, Any],
     environment: Mapping[str, Any],

@@ -20,8 +20,8 @@ from zcpt_jax.io.files import (
     append,
     complete_lines,
     make_folder,
+    open_config,
     read_json,
-    settle_config,
     write_atomically,
 )
 from zcpt_jax.io.genotype_file import GENOTYPE
@@ -69,7 +69,7 @@ class RunDirectory:
         make_folder(self.path)
         if overwrite:
             self._remove_results()
-        settle_config(self.path, config, environment or {}, DECISIONS, repair)
+        open_config(self.path, config, environment or {}, DECISIONS, repair)
         self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
         validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
         self._scores = {

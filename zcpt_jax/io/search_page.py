@@ -9,7 +9,7 @@ from zcpt_jax.io import html
 from zcpt_jax.io._decision_tables import by_proposal, decision_table, number, share_of
 from zcpt_jax.io.colours import Colours, assign_colours
 from zcpt_jax.io.timings import Timings
-from zcpt_jax.tables import Standing
+from zcpt_jax.tables import TableRank
 from zcpt_jax.types import Drawing
 
 _DROPPED = (
@@ -47,7 +47,7 @@ class Report:
       operations: names of all operations of the space.
       drawings: its pictures.
       facts: name and value of each card.
-      standings: its standing in a table, if there is one.
+      table_ranks: its standing in a table, if there is one.
       training: the command that trains it.
       proposals: all N proposals, in order.
       decisions: the lines of the run's decisions file.
@@ -66,7 +66,7 @@ class Report:
     operations: frozenset[str]
     drawings: Sequence[Drawing]
     facts: Sequence[tuple[str, str]]
-    standings: Sequence[Standing]
+    table_ranks: Sequence[TableRank]
     training: str
     proposals: Sequence[ProposalRow]
     decisions: Sequence[Mapping[str, Any]]
@@ -108,7 +108,7 @@ def render(report: Report) -> str:
 
 def _cards(report: Report) -> str:
     cards = [html.card(*fact) for fact in report.facts]
-    for standing in report.standings:
+    for standing in report.table_ranks:
         note = (
             f"{standing.column} · rank {standing.rank:,} of {standing.count:,} · "
             f"regret {standing.regret:.2f} · at random {standing.mean:.2f} %"
@@ -130,11 +130,11 @@ def _proposals(report: Report, colours: Colours) -> str:
             f"<td>{index}</td>"
             f"<td class=what>{_proposal(row, colours, found)}</td>"
             f"<td>{link if index in decided else ''}</td>{_score(row, low, high)}"
-            f"{_accuracy(row) if report.standings else ''}"
+            f"{_accuracy(row) if report.table_ranks else ''}"
         )
         rows.append(f'<tr id=proposal-{index} class="{kind}">{cells}</tr>')
     names = ["#", "proposal", "", "mean score", ""]
-    names += [standing.column for standing in report.standings[:1]]
+    names += [standing.column for standing in report.table_ranks[:1]]
     head = "".join(f"<th>{html.text(name)}</th>" for name in names)
     return html.scrolling(f"<table><tr>{head}</tr>{''.join(rows)}</table>")
 

@@ -16,7 +16,7 @@ from zcpt_jax.nn.size import count_flops, count_params, describe
 from zcpt_jax.search import SearchResult
 from zcpt_jax.search.operation_scores import OperationScore
 from zcpt_jax.spaces import space_options
-from zcpt_jax.tables import Standing, Table
+from zcpt_jax.tables import Table, TableRank
 from zcpt_jax.types import Proxy, Space
 
 
@@ -52,7 +52,7 @@ def write_outcome(
     params = count_params(network, dataset.image_shape)
     flops = count_flops(network, dataset.image_shape)
     run.write(GENOTYPE, _genotype_text(space, dataset, result))
-    standings = _standings(space, result.genotype, table)
+    table_ranks = _table_ranks(space, result.genotype, table)
     record = run.read_json(CONFIG)
     installed = str(record.get("command", "")).startswith("zcpt-")
     retrain = "zcpt-retrain" if installed else "python launch/retrain.py"
@@ -71,7 +71,7 @@ def write_outcome(
             ("multiply-adds", f"{flops / 1e6:,.1f} M"),
             ("distinct proposals", f"{len(result.validation)} of {len(rows)}"),
         ),
-        standings=standings,
+        table_ranks=table_ranks,
         training=training,
         proposals=rows,
         decisions=[_comparable(line, proxy) for line in run.decisions()],
@@ -87,14 +87,14 @@ def write_outcome(
     return "\n".join(lines)
 
 
-def _standings(
+def _table_ranks(
     space: Space, genotype: str, table: Table | None
-) -> tuple[Standing, ...]:
+) -> tuple[TableRank, ...]:
     if table is None:
         return ()
     keys = space.table_keys()
     among = None if keys is None else [key for key in keys if key in table.rows]
-    return table.standing(space.table_key(genotype), among)
+    return table.ranks(space.table_key(genotype), among)
 
 
 def _row(
@@ -110,7 +110,7 @@ def _row(
     if proxy.combine is None:  # the mean says more than the sum
         score /= len(result.validation[genotype])
     key = space.table_key(genotype)
-    accuracy = table.standing(key)[0].accuracy if table else None
+    accuracy = table.ranks(key)[0].accuracy if table else None
     operations = drawn_operations(space.drawings(genotype))
     return ProposalRow(genotype, score, accuracy, operations)
 
@@ -132,7 +132,7 @@ def _summary(report: Report, described: str) -> list[str]:
         *(
             f"{s.column:<20} {s.accuracy:.2f} %  regret {s.regret:.2f}  "
             f"rank {s.rank:,} of {s.count:,}  at random {s.mean:.2f} %"
-            for s in report.standings
+            for s in report.table_ranks
         ),
         "wall time   "
         + ", ".join(f"{name} {value:.1f} s" for name, value in seconds)

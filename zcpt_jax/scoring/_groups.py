@@ -59,7 +59,7 @@ def choose_width(sizes: Sequence[int], devices: int, most: int) -> int:
     return min(range(min(most, max(sizes)), 0, -1), key=cost)
 
 
-def shares(groups: int, devices: int) -> list[np.ndarray]:
+def split_groups(groups: int, devices: int) -> list[np.ndarray]:
     """Divide groups over devices as evenly as possible.
 
     Args:

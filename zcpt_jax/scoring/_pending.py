@@ -20,7 +20,7 @@ class Dispatcher(Protocol):
     busy_seconds: float
     on_chunk: Callable[[float], None]
 
-    def settle(self, resident: Any, rows: Rows) -> None:
+    def fit(self, resident: Any, rows: Rows) -> None:
         """Compile for these shapes."""
         ...
 
@@ -75,7 +75,7 @@ class Pending:
             if error is None:
                 break
             self._scorer.shrink(error, 0.5)
-            self._scorer.settle(self._resident, self._rows)
+            self._scorer.fit(self._resident, self._rows)
             self._begin()
         self._watch.join()
         self._scorer.busy_seconds += self._ended - self._started

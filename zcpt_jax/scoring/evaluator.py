@@ -273,7 +273,7 @@ class Evaluator:
         found = found.reshape(count, each, *found.shape[1:])
         return np.repeat(found, stop - start, axis=1) if alike else found
 
-    def forget(self, genotype: str) -> None:
+    def drop(self, genotype: str) -> None:
         """Discard the compiled programs of a genotype's network."""
         self._networks.pop(genotype, None)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-_SHARE = 0.92
+_FRACTION = 0.92
 """Fraction of a device's memory that a program may need, as allocators lose some to
 fragmentation."""
 
@@ -44,7 +44,7 @@ def limit(device: Any) -> int | None:
     except (jax.errors.JaxRuntimeError, NotImplementedError):
         return None  # a described device that is not present
     most = (found or {}).get("bytes_limit")
-    return None if most is None else int(_SHARE * most)
+    return None if most is None else int(_FRACTION * most)
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from zcpt_jax.scoring._calls import (
     groups_of_call,
     make_call,
 )
-from zcpt_jax.scoring._groups import choose_width, group_rows, shares
+from zcpt_jax.scoring._groups import choose_width, group_rows, split_groups
 from zcpt_jax.scoring._pending import Pending
 from zcpt_jax.types import ApplyFn, Batch, InputError, Masks, ScoreFn, Variables
 
@@ -177,7 +177,7 @@ class Scorer:
         Raises:
           MemoryError: if a single mask does not fit.
         """
-        self.settle(resident, rows)
+        self.fit(resident, rows)
         return Pending(self, resident, rows)
 
     def prepare(self, resident: Any, rows: Rows) -> None:
@@ -187,9 +187,9 @@ class Scorer:
           resident: arrays, or their shapes.
           rows: as many masks as a group has, of any value.
         """
-        self.settle(resident, rows)
+        self.fit(resident, rows)
 
-    def settle(self, resident: Any, rows: Rows) -> None:
+    def fit(self, resident: Any, rows: Rows) -> None:
         """Compile for these shapes, scoring fewer masks together until it fits."""
         with self._lock:
             if self.chunk_size is None:
@@ -302,7 +302,7 @@ class Scorer:
         """Start the calls for all rows; return them with the row of each score."""
         assert self.chunk_size is not None
         groups = group_rows(rows.weights, rows.owners, self.chunk_size)
-        parts = shares(len(groups), self._place.total)
+        parts = split_groups(len(groups), self._place.total)
         calls = []
         for start in range(0, len(parts[0]), self._groups):
             slots = np.zeros((self._place.total, self._groups, self.chunk_size), int)

@@ -51,7 +51,7 @@ class Enumeration:
         for decision, choices, digit in zip(
             self._decisions, self._choices, reversed(digits), strict=True
         ):
-            masks = mask_algebra.settle(masks, decision, choices[digit])
+            masks = mask_algebra.apply_decision(masks, decision, choices[digit])
         return masks
 
     def sample(self, count: int, seed: int) -> Iterator[int]:

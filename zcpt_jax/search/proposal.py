@@ -171,10 +171,10 @@ class _Run:
             if kept is None:
                 records.append(self._record(proposal, phase, decision, (), found))
                 continue
-            proposal.masks = mask_algebra.settle(proposal.masks, decision, kept)
+            proposal.masks = mask_algebra.apply_decision(proposal.masks, decision, kept)
             names = tuple(decision.candidates[k] for k in kept)
             records.append(self._record(proposal, phase, decision, names, found))
-            rest = mask_algebra.rest(decision, kept)
+            rest = mask_algebra.remaining_decision(decision, kept)
             if rest is not None:
                 again.append((proposal, rest))
         self.memory.keep(records)
@@ -187,7 +187,7 @@ class _Run:
         """Return the candidates that stay, or None if the proposal is dropped."""
 
         def permits(kept: list[int]) -> bool:
-            masks = mask_algebra.settle(proposal.masks, decision, kept)
+            masks = mask_algebra.apply_decision(proposal.masks, decision, kept)
             return self.rule.permits(masks)
 
         where = f"proposal {proposal.index}, minibatch {self.step}"

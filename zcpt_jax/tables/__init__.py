@@ -2,6 +2,6 @@
 
 from zcpt_jax.tables._csv import save_table
 from zcpt_jax.tables._load import load_table
-from zcpt_jax.tables._table import Standing, Table
+from zcpt_jax.tables._table import Table, TableRank
 
-__all__ = ["Standing", "Table", "load_table", "save_table"]
+__all__ = ["TableRank", "Table", "load_table", "save_table"]

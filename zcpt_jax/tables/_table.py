@@ -9,7 +9,7 @@ from zcpt_jax.types import InputError
 
 
 @dataclass(frozen=True)
-class Standing:
+class TableRank:
     """How a genotype does in one column of a table.
 
     Attributes:
@@ -41,9 +41,9 @@ class Table:
     rows: Mapping[str, int]
     columns: Mapping[str, np.ndarray]
 
-    def standing(
+    def ranks(
         self, genotype: str, among: Collection[str] | None = None
-    ) -> tuple[Standing, ...]:
+    ) -> tuple[TableRank, ...]:
         """The genotype's standing in every column.
 
         Args:
@@ -62,7 +62,7 @@ class Table:
             regret = float(others.max() - values[row])
             rank = 1 + int((others > values[row]).sum())
             accuracy, mean = float(values[row]), float(others.mean())
-            result.append(Standing(name, accuracy, regret, rank, len(others), mean))
+            result.append(TableRank(name, accuracy, regret, rank, len(others), mean))
         return tuple(result)
 
     def _row(self, genotype: str) -> int:
