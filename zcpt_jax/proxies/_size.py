@@ -41,10 +41,10 @@ def params(
 def flops(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Multiply-adds, for one image, of the layers that are part of the network.
+    """Count the multiply-adds per image of the layers that are part of the network.
 
-    Counted as :func:`zcpt_jax.nn.size.count_flops` counts them, and as they are for
-    the network of a genotype, but for operations that lead nowhere: they are left out.
+    The count is that of :func:`zcpt_jax.nn.size.count_flops`, and that of the network
+    of a genotype, except that operations on no path to the output are left out.
 
     Args:
       apply_fn: network as a function.
