@@ -4,7 +4,7 @@ import runpy
 
 
 def _run(name: str) -> None:
-    # As the main module, whose flags are those that --help lists.
+    # Run it as the main module, because --help lists the flags of the main module.
     runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
 
 
