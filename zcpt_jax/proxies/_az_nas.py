@@ -46,7 +46,7 @@ def az_expressivity(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images and its key are used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.
@@ -71,7 +71,7 @@ def az_progressivity(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images and its key are used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, mostly negative; the lowest possible value if the masks leave no two
@@ -114,7 +114,7 @@ def az_trainability(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images and its key are used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, at most zero.

@@ -33,7 +33,7 @@ def epe_nas(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative; NaN if an image has no influence at all, and, with more

@@ -21,7 +21,7 @@ def grad_norm(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

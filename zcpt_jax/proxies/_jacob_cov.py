@@ -25,7 +25,7 @@ def jacob_cov(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, at most about ``-B``; NaN if an image has no influence at all.

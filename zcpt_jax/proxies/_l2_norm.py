@@ -24,7 +24,7 @@ def l2_norm(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images is used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.

@@ -32,7 +32,7 @@ def meco(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images and its key are used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -39,7 +39,7 @@ def ntk_cond(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar of at least one; ``inf`` if the smallest eigenvalue is zero, negative or
@@ -75,7 +75,7 @@ def ntk_trace(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.

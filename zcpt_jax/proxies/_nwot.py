@@ -33,7 +33,7 @@ def nwot(
         except in normalisation layers (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
       norm: mode of BatchNorm.
 
     Returns:

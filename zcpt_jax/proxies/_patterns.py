@@ -59,7 +59,7 @@ def linear_regions(
         (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, a whole number.
@@ -100,7 +100,7 @@ def swap(
         (:func:`zcpt_jax.nn.capture.read_relus`).
       variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, a whole number.

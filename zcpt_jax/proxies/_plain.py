@@ -20,7 +20,7 @@ def plain(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

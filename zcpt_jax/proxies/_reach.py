@@ -23,7 +23,7 @@ def reach(
       apply_fn: network as a function.
       variables: variables of the network; a weight that is zero cuts no path.
       batch: minibatch; only the shape of its images is used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       Boolean scalar for each layer's path, as ``on_layer`` of

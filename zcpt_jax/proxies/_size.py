@@ -24,7 +24,7 @@ def params(
       apply_fn: network as a function.
       variables: variables of the network; only their shapes matter.
       batch: minibatch; only the shape of its images is used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A float32 scalar, exact up to 2^24.
@@ -50,7 +50,7 @@ def flops(
       apply_fn: network as a function.
       variables: variables of the network; only their shapes matter.
       batch: minibatch; only the shape of its images is used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A float32 scalar, exact up to 2^24.

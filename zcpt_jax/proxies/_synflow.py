@@ -23,7 +23,7 @@ def synflow(
       apply_fn: network as a function.
       variables: variables of the network.
       batch: minibatch; only the shape of its images is used.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar; ``inf`` beyond 3e38, where :func:`log_synflow` is still finite.

@@ -38,7 +38,7 @@ def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> ja
       variables: variables of the network.
       batch: minibatch; only the shape of its images and its key are used. Without a key
         the noise is the same every time.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar; ``-inf`` for a network whose output does not depend on its input.
@@ -101,7 +101,7 @@ def _features_and_scales(
       apply_fn: network as a function.
       variables: variables of the network.
       images: images ``[B, H, W, C]``.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
       gains: factor of the output of each BatchNorm, None for no factors.
       layers: list that receives the paths of the layers.
 

@@ -25,7 +25,7 @@ def zico(
       variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``, B at least 2. The order of the
         images within a half does not matter.
-      masks: architecture masks, one array per group.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -64,7 +64,7 @@ class Cell(nn.Module):
           s0: output of the cell before the previous one, ``[B, H0, W0, C0]``.
           s1: output of the previous cell, ``[B, H, W, C1]``.
           unit: scale of the noise, a scalar.
-          weights: for each edge, the mask weights of its candidates.
+          weights: architecture weights of the candidates of each edge.
           in_use: for each edge, 1 for each candidate of non-zero weight, else 0.
 
         Returns:

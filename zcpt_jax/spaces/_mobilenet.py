@@ -194,8 +194,8 @@ def _parse(text: str) -> list[int]:
 class Network(nn.Module):
     """Supernet or discrete network: stem, 21 layers and head.
 
-    The outputs of a layer's candidates are summed with their mask weights, without a
-    factor 1/O. An operation of weight zero is absent: its ReLUs do not count.
+    The outputs of a layer's candidates are summed with their architecture weights,
+    without a factor 1/O. An operation of weight zero is absent: its ReLUs do not count.
 
     The published network averages 7x7 pixels before the classifier and so needs images
     of 224x224; here all pixels are averaged, which is the same at that size.

@@ -75,9 +75,9 @@ class Cell(nn.Module):
 
         Args:
           x: input of the cell.
-          ops: mask weights of the candidates of each choice node.
-          inputs: mask weights of the parents of each choice node, and then of the
-            output.
+          ops: architecture weights of the candidates of each choice node.
+          inputs: architecture weights of the parents of each choice node, and then of
+            the output.
           blocked: 1 if operations of weight zero run, 0 if they do not exist.
         """
         nodes: list[jax.Array] = []

@@ -166,7 +166,7 @@ class Cell(nn.Module):
 
         Args:
           x: input of the cell, node 0.
-          weights: for each edge, the mask weights ``[O]`` of its candidates.
+          weights: architecture weights ``[O]`` of the candidates of each edge.
           blocked: 1 if convolutions of weight zero count, 0 if they do not exist.
         """
         nodes = [x]

@@ -85,7 +85,7 @@ def _fraction(data: bytes) -> float:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Field numbers and raw values of a protobuf message; integers have no value."""
+    """Field numbers and raw values of a protobuf message, empty for integers."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

@@ -15,7 +15,7 @@ class Standing:
     Attributes:
       column: name of the column, such as ``cifar10_test``.
       accuracy: accuracy of the genotype in percent.
-      regret: difference to the best of the compared rows in percentage points.
+      regret: percentage points below the best of the compared rows.
       rank: rank among the compared rows, 1 for the best; ties share the better rank.
       count: number of compared rows.
       mean: mean accuracy of the compared rows in percent, the expected accuracy of a

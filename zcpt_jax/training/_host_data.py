@@ -96,12 +96,12 @@ class HostData(SplitsInput):
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
     ) -> Iterator[Feed]:
-        """Iterate over shuffled batches without end; ``data`` is augmented images."""
+        """Iterate over shuffled batches without end; ``data`` is augmented, uint8."""
         rows = shuffled_rows(seed, start, self.num_images, batch_size)
         return self._feeds(rows, seed, batch_size)
 
     def test_batches(self, batch_size: int) -> Iterator[Feed]:
-        """Iterate over all test images in order; ``data`` is images."""
+        """Iterate over all test images in order; ``data`` is uint8 images."""
         return self._feeds(
             ordered_rows(self.num_test_images, batch_size), None, batch_size
         )

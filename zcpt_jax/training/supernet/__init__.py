@@ -2,7 +2,7 @@
 
 Liu et al., DARTS, ICLR 2019, section 2.3 with xi = 0, with the settings of Wang et al.,
 Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, for the supernets of
-``darts-pt``. The masks are the softmax of the alphas.
+``darts-pt``. Architecture weights are the softmax of the alphas.
 """
 
 from zcpt_jax.io.checkpoints import read_metrics

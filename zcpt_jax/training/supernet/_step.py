@@ -20,7 +20,7 @@ class State(NamedTuple):
 
     Attributes:
       variables: variables of the supernet.
-      alphas: logits of the masks by group.
+      alphas: logits of the architecture weights by group.
       weights_optimiser: state of the weights' Optax optimiser.
       alphas_optimiser: state of the alphas' Optax optimiser.
     """
@@ -123,7 +123,7 @@ def make_state(
 
 
 def initial_alphas(undecided: Masks, key: jax.Array, scale: float) -> dict[str, Any]:
-    """Draw alphas near zero, so that the masks are nearly uniform.
+    """Draw alphas near zero, so that architecture weights are nearly uniform.
 
     Args:
       undecided: initial masks from the space's ``init_masks``.
