@@ -41,7 +41,7 @@ def count_kinds(devices: Iterable[jax.Device]) -> dict[str, int]:
     """Count devices by platform and kind.
 
     Args:
-      devices: any devices.
+      devices: devices to count.
 
     Returns:
       The number of devices of each kind, such as ``{"gpu NVIDIA H200": 8}``.

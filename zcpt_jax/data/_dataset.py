@@ -31,7 +31,7 @@ _HALVES_SEED = 0  # Fixed, since the halves belong to the dataset and not to a r
 
 
 class Source(Protocol):
-    """Images by index."""
+    """Random-access source of labelled images."""
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -95,7 +95,7 @@ class MobileNet(Space):
         return self._build(tuple(layer.ops for layer in LAYERS), num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 

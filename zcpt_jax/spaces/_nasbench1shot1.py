@@ -129,7 +129,7 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return self._build((OPS,) * self._nodes, parents, num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 

@@ -48,7 +48,7 @@ class ConvNormReLU(nn.Module):
 
 
 class Cell(nn.Module):
-    """One cell.
+    """Cell of a supernet or discrete network.
 
     Unlike in the other spaces, an operation of weight zero runs in the supernet and its
     ReLU counts, as in the published code.

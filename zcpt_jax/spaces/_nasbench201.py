@@ -143,7 +143,7 @@ def _parse_ops(text: str) -> list[str]:
 
 
 class Cell(nn.Module):
-    """One cell.
+    """Cell of a supernet or discrete network.
 
     Operations that read the same node share its ReLU. The ReLU counts as often as the
     published hooks count it: a candidate convolution has a wrapper module that counts

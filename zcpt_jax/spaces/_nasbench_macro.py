@@ -63,7 +63,7 @@ class NasBenchMacro(torch_init.TorchDefault):
         return Network((OPS,) * LAYERS, self.channels, num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 
