@@ -1,1 +1,1 @@
-"""Commands: flags to a configuration to one call of the library."""
+"""Commands: each converts flags to a configuration and calls the library once."""

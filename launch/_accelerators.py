@@ -1,7 +1,7 @@
-"""Which devices JAX runs on, and why it does not run on an installed accelerator.
+"""The devices that JAX runs on, and why it does not run on an installed accelerator.
 
-When JAX cannot use the GPU or TPU whose plugin is installed, it falls back to the CPU,
-with a warning at most. The commands refuse to run then, since they would take days.
+If JAX cannot use the GPU or TPU whose plugin is installed, it falls back to the CPU
+with at most a warning. The commands then refuse to run, since they would take days.
 """
 
 import importlib.metadata
@@ -20,13 +20,13 @@ _GPU_PLATFORMS = ("cuda", "rocm", "oneapi")
 
 
 def runs_on(mesh: Mesh | None) -> str:
-    """Say which devices do the work.
+    """Describe the devices that do the work.
 
     Args:
-      mesh: the devices that share the work; None for JAX's default device.
+      mesh: mesh of the devices that share the work; None for JAX's default device.
 
     Returns:
-      In a few words, such as ``8 tpu devices (TPU v4), of 2 processes``.
+      Description such as ``8 tpu devices (TPU v4), of 2 processes``.
     """
     devices = jax.devices()[:1] if mesh is None else list(mesh.devices.flat)
     first, count = devices[0], len(devices)
@@ -41,7 +41,7 @@ def count_kinds(devices: Iterable[jax.Device]) -> dict[str, int]:
     """Count devices by platform and kind.
 
     Args:
-      devices: any devices.
+      devices: devices to count.
 
     Returns:
       The number of devices of each kind, such as ``{"gpu NVIDIA H200": 8}``.
@@ -50,10 +50,10 @@ def count_kinds(devices: Iterable[jax.Device]) -> dict[str, int]:
 
 
 def open_devices() -> list[jax.Device]:
-    """Open JAX's devices, and refuse the CPU where an accelerator is meant.
+    """Open JAX's devices, and refuse the CPU if an accelerator is expected.
 
-    Call this before anything else asks JAX for its devices: plugins say only once why
-    they fail.
+    Call this before anything else asks JAX for its devices, because plugins report only
+    once why they fail.
 
     Returns:
       The devices of all processes.
@@ -77,7 +77,7 @@ def open_devices() -> list[jax.Device]:
 
 
 def asked_platforms() -> str:
-    """Return JAX's setting of the platforms to use; empty if it is left to JAX."""
+    """Return JAX's setting of the platforms to use; empty if JAX chooses."""
     return jax.config.values["jax_platforms"] or ""
 
 
@@ -93,7 +93,7 @@ def installed_plugins() -> list[str]:
     return sorted(platforms)
 
 
-_GROUP = "jax_plugins"  # of entry points, and a namespace package
+_GROUP = "jax_plugins"  # Group of entry points, and name of a namespace package.
 
 
 def _platform(plugin: str) -> str:
@@ -101,14 +101,14 @@ def _platform(plugin: str) -> str:
 
 
 class _PluginErrors(logging.Filter):
-    """Keeps the errors of JAX's plugins; JAX would print them with a traceback."""
+    """Filter that stores errors of JAX's plugins, which JAX prints with a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
         self._texts: dict[str, str] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass that reports no exception."""
+        """Pass every record that reports no exception."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return True
@@ -116,7 +116,7 @@ class _PluginErrors(logging.Filter):
         return False
 
     def of(self, platform: str) -> str:
-        """Return what the plugin of a platform failed with, or an empty text."""
+        """Return the error of the plugin of a platform, or an empty text."""
         found = [text for name, text in self._texts.items() if platform in name]
         return "; ".join(found)
 
@@ -128,7 +128,7 @@ def first_line(error: BaseException) -> str:
 
 def _cannot_open(error: Exception, errors: _PluginErrors) -> str:
     asked = asked_platforms()
-    # JAX asserts that there is a device, without a text.
+    # JAX asserts without a message that there is a device.
     reason = first_line(error) or errors.of(asked) or _NO_DEVICE
     chosen = f" with JAX_PLATFORMS={asked}" if asked else ""
     return (
@@ -152,7 +152,7 @@ def _refuse_fallback(errors: _PluginErrors) -> None:
 
 
 def _failure(platform: str, errors: _PluginErrors) -> str:
-    """Why JAX has no device of a platform; empty if it has one."""
+    """Reason why JAX has no device of a platform; empty if it has one."""
     try:
         jax.devices(platform)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What the commands share: clean errors, versions, the progress bar, small parsers."""
+"""Helpers of the commands: error messages, versions, progress bar, small parsers."""
 
 import importlib.metadata
 import importlib.util
@@ -36,7 +36,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def _find_flagfile(argument: str) -> str:
-    """``--flagfile=NAME`` names a flagfile of the package, unless NAME is a file."""
+    """Replace NAME in ``--flagfile=NAME`` by the package's file, unless NAME exists."""
     flag, _, name = argument.partition("=")
     ours = Path(__file__).parent / "flagfiles" / f"{name}.flags"
     if flag.lstrip("-") == "flagfile" and not Path(name).exists() and ours.exists():
@@ -47,7 +47,7 @@ def _find_flagfile(argument: str) -> str:
 def without_traceback(
     main: Callable[[list[str]], None],
 ) -> Callable[[list[str]], None]:
-    """Turns errors that the user can mend into one message and exit code 1."""
+    """Convert errors that the user can fix to a message and exit code 1."""
 
     def run(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
@@ -68,12 +68,12 @@ def without_traceback(
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    """A warning without the place in our code that gave it."""
+    """Format a warning without its location in the code."""
     return f"warning: {message}\n"
 
 
 def _device_failure(error: jax.errors.JaxRuntimeError) -> str:
-    """Say what to do about an error of JAX's runtime."""
+    """Return advice about an error of JAX's runtime."""
     said = first_line(error)
     if memory.is_exhausted(error):
         return (
@@ -88,17 +88,17 @@ def _device_failure(error: jax.errors.JaxRuntimeError) -> str:
 
 
 def no_arguments(argv: Sequence[str]) -> None:
-    """Refuses what is not a flag."""
+    """Raise UsageError if there are arguments that are not flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
 
 
 def load_space(name: str, options: Sequence[str]) -> Space:
-    """The space of a name, or of a class in a file of the user's own.
+    """Load a space by name, or from a class in the user's file.
 
     Args:
-      name: a name, or ``FILE.py:CLASS``; the file is executed.
-      options: items such as ``channels=8``.
+      name: name of a space, or ``FILE.py:CLASS``; the file is executed.
+      options: options of the space, such as ``channels=8``.
 
     Raises:
       InputError: if there is no such space or option.
@@ -109,9 +109,9 @@ def load_space(name: str, options: Sequence[str]) -> Space:
         return get_space(name, **parsed)
     if not Path(path).is_file():
         raise InputError(f"--space={name}: there is no file {path}")
-    # A private name: a file called json.py must not take the place of another module.
+    # A private name, so that a file called json.py does not replace another module.
     module = ModuleType(f"_space_of_{Path(path).stem}")
-    sys.modules[module.__name__] = module  # dataclasses look themselves up there
+    sys.modules[module.__name__] = module  # Dataclasses look up their module there.
     exec(compile(Path(path).read_text(), path, "exec"), module.__dict__)
     if not hasattr(module, attribute):
         raise InputError(f"--space={name}: {path} defines no {attribute}")
@@ -119,17 +119,17 @@ def load_space(name: str, options: Sequence[str]) -> Space:
 
 
 def digest_of_space(name: str) -> str | None:
-    """The digest of the file that defines a space of the user's own.
+    """Return the digest of the user's file that defines a space, otherwise None.
 
     Args:
-      name: what :func:`load_space` takes.
+      name: name of the space, as for :func:`load_space`.
     """
     path = name.rpartition(":")[0]
     return digest(Path(path).read_bytes()) if path else None
 
 
 def settings_of_data(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset adds to the settings that decide a result."""
+    """Return the settings of a dataset that determine a result."""
     return {
         "dataset": dataset.name,
         "num_images": len(dataset.source),
@@ -141,7 +141,7 @@ def settings_of_data(dataset: Dataset) -> dict[str, Any]:
 
 
 def default_output(*parts: object) -> str:
-    """A folder in ``runs/`` named after settings; a dataset's name may hold a path."""
+    """Name a folder in ``runs/`` after settings, with path separators replaced."""
     name = "-".join(map(str, parts))
     return str(Path("runs", name.replace(":", "-").replace("/", "-")))
 
@@ -153,17 +153,17 @@ def open_folder(
     results: Sequence[str],
     overwrite: bool,
 ) -> None:
-    """Makes an output folder, or opens it to go on.
+    """Create an output folder, or open it to resume.
 
     Args:
-      folder: its path.
-      settings: everything that decides the result.
-      progress: the file whose presence means that work has begun.
-      results: files that are written besides.
-      overwrite: start anew whatever is there.
+      folder: path of the folder.
+      settings: everything that determines the result.
+      progress: name of the file whose presence means that work has begun.
+      results: names of the other files that are written.
+      overwrite: whether to start again, whatever is in the folder.
 
     Raises:
-      InputError: if it cannot be made, or was made with other settings.
+      InputError: if the folder cannot be created, or was made with other settings.
     """
     make_folder(folder)
     if overwrite:
@@ -173,21 +173,21 @@ def open_folder(
 
 
 def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
-    """The trained supernet in a folder.
+    """Load the trained supernet in a folder.
 
     Raises:
       InputError: if it is missing, unfinished, damaged or of another space.
     """
-    from zcpt_jax.training.supernet import load_supernet  # imports Orbax: seconds
+    from zcpt_jax.training.supernet import load_supernet  # Orbax's import takes seconds
 
     return load_supernet(path, space, dataset.num_classes, dataset.image_shape)
 
 
 def require(*packages: str, extra: str) -> None:
-    """Refuse to begin work whose end needs packages that are not installed.
+    """Check, before the work, that packages needed at its end are installed.
 
     Raises:
-      InputError: naming the first of them and the extra that has it.
+      InputError: if one is missing; the message names it and the extra with it.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
@@ -198,10 +198,10 @@ def require(*packages: str, extra: str) -> None:
 
 
 def parse_options(items: Sequence[str]) -> dict[str, Any]:
-    """``['channels=8', 'stem=cifar']`` to ``{'channels': 8, 'stem': 'cifar'}``.
+    """Parse ``['channels=8', 'stem=cifar']`` to ``{'channels': 8, 'stem': 'cifar'}``.
 
     Raises:
-      InputError: if an item is not of that form.
+      InputError: if an item is not of the form ``name=value``.
     """
     options = {}
     for item in items:
@@ -222,7 +222,7 @@ def _number_or_text(value: str) -> int | float | str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and the exact command."""
+    """Return versions, devices and the exact command."""
     versions = {name: version(name) for name in _PACKAGES}
     devices = jax.devices()
     return {
@@ -233,14 +233,14 @@ def environment() -> dict[str, Any]:
 
 
 def _command_line() -> tuple[str, ...]:
-    """How this command was started: as a file, or as a command of the package."""
+    """Command line of this process: a file, or a console command of the package."""
     if __package__ == "launch":
         return (sys.executable, sys.argv[0])
     return (f"zcpt-{Path(sys.argv[0]).stem.replace('_', '-')}",)
 
 
 def version(package: str) -> str:
-    """The installed version of a package, or that there is none."""
+    """Return the installed version of a package, or ``not installed``."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -248,32 +248,32 @@ def version(package: str) -> str:
 
 
 class Bar:
-    """A progress bar for each stage, of the first process, on a terminal."""
+    """Progress bar per stage, shown on a terminal by the first process."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
-        """Calls ``on_step`` whenever something was finished."""
+        """Set ``on_step``, which is called after every completed step."""
         self.on_step = on_step
         self.stage = ""
         self.bar: Any = None
 
     def __enter__(self) -> "Bar":
-        """Returns itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the bar where it stands."""
+        """Close the bar at its current position."""
         if self.bar is not None:
             self.bar.close()
 
     def update(self, stage: str, done: float, total: int, note: str) -> None:
-        """Shows how far a stage is and what happened last."""
+        """Show the progress of a stage and a note on the last event."""
         if stage != self.stage:
             if self.bar is not None:
                 self.bar.close()
             self.stage = stage
             self.bar = tqdm(
                 total=total,
-                disable=jax.process_index() > 0 or None,  # None: off a terminal
+                disable=jax.process_index() > 0 or None,  # None: only on terminals.
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}% |{bar:16}| {elapsed}<{remaining} {desc}",
             )

@@ -1,4 +1,4 @@
-"""The folder in which compiled functions are kept for later runs."""
+"""The folder that stores compiled functions for later runs."""
 
 import contextlib
 import glob
@@ -31,11 +31,11 @@ _MEANING = {
 
 @contextlib.contextmanager
 def compilation_cache() -> Iterator[None]:
-    """Keep what is compiled meanwhile; JAX's own setting takes precedence.
+    """Store functions compiled within this context for later runs.
 
-    On GPUs, JAX keeps the results of XLA's autotuning in the same folder. A folder that
-    cannot be used, and entries that cannot be read or written, are reported once, in
-    one line, and change nothing but the time that a run takes.
+    JAX's own setting takes precedence. On GPUs, JAX also stores the results of XLA's
+    autotuning in the folder. A folder that cannot be used, and entries that cannot be
+    read or written, are reported once, in one line, and affect only the run time.
     """
     _choose_folder(_CACHE.value)
     with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def _choose_folder(name: str) -> None:
         folder = Path(name).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory.
         _note(f"nothing is kept, since --compilation_cache={name} fails: {error}")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -59,7 +59,7 @@ def _choose_folder(name: str) -> None:
 
 
 class _Reporter:
-    """Replaces ``warnings.showwarning``: reports trouble with the cache only once."""
+    """Replacement of ``warnings.showwarning`` that reports cache errors only once."""
 
     def __init__(self, show: Any) -> None:
         self._show = show
@@ -79,12 +79,12 @@ class _Reporter:
 
 
 def _remove_damaged(function: str) -> None:
-    """Remove a function's damaged entries: JAX would neither read nor replace them."""
+    """Remove a function's damaged entries, which JAX neither reads nor replaces."""
     folder = Path(jax.config.values["jax_compilation_cache_dir"])
     for path in folder.glob(f"{glob.escape(function)}-*-cache"):
         try:
             decompress_executable(path.read_bytes())
-        except Exception:  # whatever the library that compressed it raises
+        except Exception:  # The type depends on the compression library.
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -1,8 +1,8 @@
-"""Which devices a command uses, and how several processes run it together.
+"""Devices of a command, and coordination of several processes.
 
 Every process runs the same command and computes the same decisions; only the scoring of
-masks is shared out. The first process alone writes and prints. The others work on
-copies of its files, so that they go on from the same progress, whether or not their
+masks is distributed. Only the first process writes and prints. The others work on
+copies of its files, so that all resume from the same progress, whether or not their
 machines share a disk.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from jax._src import distributed  # no public way to exchange texts before devices open
+from jax._src import distributed  # No public API exchanges text before devices open.
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -44,27 +44,27 @@ _PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes")
 _PROCESS = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
 
 _COPIED = (".json", ".jsonl", ".csv")
-_PATIENCE = 300  # seconds to wait for another process, as JAX waits for them to start
+_PATIENCE = 300  # Seconds to wait for another process; JAX's limit for their start.
 
 
 def open_mesh(axis: str = "masks") -> Mesh | None:
-    """Joins the other processes, if there are any. To be called before all else.
+    """Join the other processes, if any, and make the device mesh; call this first.
 
     Args:
-      axis: what is split over the devices.
+      axis: name of the mesh axis, after what is split over the devices.
 
     Returns:
-      The devices to use, None for a single one.
+      One-dimensional mesh of the devices to use, None for a single device.
 
     Raises:
-      InputError: if the flags do not fit together, the others cannot be reached, there
-        are fewer devices, JAX cannot use the accelerator that is installed, or devices
-        differ.
+      InputError: if the flags contradict each other, the other processes cannot be
+        reached, there are fewer devices than requested, JAX cannot use the installed
+        accelerator, or devices differ.
     """
     _join()
     _open_together()
     if jax.process_index() > 0:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  to the end
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  Open until exit.
     mesh = make_mesh(_DEVICES.value, axis)
     kinds = count_kinds(mesh.devices.flat)
     if len(kinds) > 1:
@@ -76,7 +76,7 @@ def open_mesh(axis: str = "masks") -> Mesh | None:
 
 
 def share_batches() -> tuple[Mesh, NamedSharding]:
-    """The same for a training or a test, and how batches are split over the devices."""
+    """Make the device mesh of a training or a test, and the sharding of batches."""
     mesh = open_mesh("batch") or make_mesh(1, "batch")
     return mesh, NamedSharding(mesh, PartitionSpec("batch"))
 
@@ -104,14 +104,14 @@ def _join() -> None:
 
 
 def _open_together() -> None:
-    """Open the devices; refuse in every process if they are not the same in all."""
-    # JAX waits minutes for a process without the platform that the others open.
+    """Open the devices, and fail in every process unless all have the same devices."""
+    # Otherwise JAX waits minutes for a process without the platform of the others.
     platforms = ", ".join([*installed_plugins(), "cpu"])
     _require_equal("JAX platforms", asked_platforms() or platforms)
     try:
         open_devices()
     except InputError as error:
-        others = _said("devices")  # why this process may have waited for theirs in vain
+        others = _said("devices")  # May explain why this process waited in vain.
         _tell("devices", f"none ({error})")
         raise InputError("; ".join([str(error), *others])) from error
     _require_equal("devices", _listed(count_kinds(jax.local_devices())))
@@ -122,7 +122,7 @@ def _listed(kinds: dict[str, int]) -> str:
 
 
 def _require_equal(topic: str, text: str) -> None:
-    """Raises InputError in all processes unless all of them say the same."""
+    """Raise InputError in all processes unless all have the same text."""
     if distributed.global_state.client is None:
         return
     _tell(topic, text)
@@ -141,7 +141,7 @@ def _tell(topic: str, text: str) -> None:
 
 
 def _said(topic: str) -> list[str]:
-    """What other processes have told so far, such as ``process 1: none``."""
+    """Texts that other processes have published so far, as ``process 1: none``."""
     client = distributed.global_state.client
     told = client.key_value_dir_get(f"zcpt_jax/{topic}") if client else []
     return [f"process {key.rpartition('/')[2]}: {text}" for key, text in sorted(told)]
@@ -164,10 +164,12 @@ def _hear(topic: str) -> list[str]:
 
 
 def output_folder(path: str) -> str:
-    """Where this process writes: ``path``, or a copy of it that goes at the end.
+    """Return the folder that this process writes to.
+
+    It is ``path`` in the first process, and a temporary copy of it in the others.
 
     Args:
-      path: of the folder on the first process's machine.
+      path: path of the folder on the first process's machine.
     """
     if jax.process_count() == 1:
         return path
@@ -189,10 +191,10 @@ def _read(folder: Path) -> dict[str, str]:
 
 
 def _from_first(texts: dict[str, str]) -> dict[str, str]:
-    """What the first process hands to the others."""
+    """Broadcast texts from the first process to the others."""
     sent = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
-    # Of the others only the shape counts.
+    # For the other processes only the shape matters.
     sent = sent if jax.process_index() == 0 else np.zeros(length, np.uint8)
     received = multihost_utils.broadcast_one_to_all(sent)
     found: dict[str, str] = json.loads(np.asarray(received, np.uint8).tobytes())

@@ -14,7 +14,7 @@ def _run(name: str, *packages: str) -> None:
                 f"error: this needs {package}, which is not installed; "
                 'run pip install "zcpt_jax[train]"'
             )
-    # As the main module, whose flags are those that --help lists.
+    # Run it as the main module, because --help lists the flags of the main module.
     runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
 
 

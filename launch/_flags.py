@@ -1,4 +1,4 @@
-"""Flags that several commands have, each defined when a command first asks for it."""
+"""Flags of several commands, each defined when a command first requests it."""
 
 import dataclasses
 import functools
@@ -79,17 +79,17 @@ _SETTINGS: dict[str, str] = {
     "max_flops": "most multiply-adds (MACs, not FLOPs) that the network may need for "
     "one image, such as 600e6; default: no limit",
 }
-"""The fields of ``SearchConfig``; their types and defaults are its own."""
+"""Meanings of the fields of ``SearchConfig``, which defines types and defaults."""
 
 
 @functools.cache
 def setting(name: str) -> Any:
-    """The flag of a field of ``SearchConfig``."""
+    """Return the flag of a field of ``SearchConfig``."""
     default = getattr(SearchConfig(), name)
     if name == "initialisations":
         meaning = "initial weights: one draw for the whole search, or one for each step"
         return flags.DEFINE_enum(name, default, ["one", "each"], meaning)
-    if name == "batch_size":  # trainings have a default of their own
+    if name == "batch_size":  # Training commands have a different default.
         return flags.DEFINE_integer(name, None, _SETTINGS[name])
     define = {int: flags.DEFINE_integer, str: flags.DEFINE_string}
     holder: Any = define.get(type(default), flags.DEFINE_float)
@@ -97,16 +97,16 @@ def setting(name: str) -> Any:
 
 
 def settings(kind: type[ScoringConfig]) -> tuple[Any, ...]:
-    """The flags of all fields of a record of settings."""
+    """Return the flags of all fields of a settings record."""
     return tuple(setting(field.name) for field in dataclasses.fields(kind))
 
 
 def read_settings(kind: type[Config], **given: Any) -> Config:
-    """The record of settings that the flags say.
+    """Build a settings record from the flags.
 
     Args:
-      kind: the record; each of its fields has a flag, but for those given.
-      given: values of fields.
+      kind: class of the record; each of its fields has a flag, except those given.
+      **given: values of fields that have no flag.
 
     Raises:
       InputError: if a value is out of range; the message names the flag.
@@ -124,21 +124,21 @@ def read_settings(kind: type[Config], **given: Any) -> Config:
 
 @functools.cache
 def text(name: str) -> Any:
-    """The flag of that name, a text."""
+    """Return the text flag of that name."""
     default, meaning = _TEXT[name]
     return flags.DEFINE_string(name, default, meaning)
 
 
 @functools.cache
 def integer(name: str) -> Any:
-    """The flag of that name, an integer."""
+    """Return the integer flag of that name."""
     default, meaning = _INTEGER[name]
     return flags.DEFINE_integer(name, default, meaning)
 
 
 @functools.cache
 def space_options() -> Any:
-    """Options of the space, such as ``channels=8``."""
+    """Return the flag for options of the space, such as ``channels=8``."""
     return flags.DEFINE_list(
         "space_options",
         [],
@@ -148,14 +148,14 @@ def space_options() -> Any:
 
 @functools.cache
 def overwrite() -> Any:
-    """Whether what lies in the output directory is dropped."""
+    """Return the flag that deletes earlier results in the output directory."""
     return flags.DEFINE_bool(
         "overwrite", False, "delete earlier results in output_dir and start anew"
     )
 
 
 def given(*holders: Any) -> dict[str, Any]:
-    """The flags that are not left to the library's default, by name."""
+    """Return the values of the flags that are set, by name."""
     return {flag.name: flag.value for flag in holders if flag.value is not None}
 
 
@@ -163,7 +163,7 @@ def check_counts(*holders: Any) -> None:
     """Refuse counts below 1, before any data is read.
 
     Raises:
-      InputError: naming the flag.
+      InputError: if a count is below 1; the message names the flag.
     """
     for flag in holders:
         if flag.value is not None and flag.value < 1:

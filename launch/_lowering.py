@@ -1,4 +1,4 @@
-"""How operations are written: what suits the devices, but for what flags ask."""
+"""Lowering of operations: the best for the devices, unless flags say otherwise."""
 
 from absl import flags
 from jax.sharding import Mesh
@@ -20,12 +20,12 @@ _PRECISION = flags.DEFINE_enum(
 
 
 def describe(form: Lowering, proxy: Proxy, space: Space) -> str:
-    """How many masks a device scores together, as far as is known beforehand.
+    """Describe how many masks a device scores together, as far as known beforehand.
 
     Args:
-      form: how operations are written.
-      proxy: what scores.
-      space: whose masks.
+      form: lowering of operations.
+      proxy: proxy that scores the masks.
+      space: space of the masks.
     """
     most = form.chunk
     if most is None and form.loops and form.groups and proxy.forward_only:
@@ -35,10 +35,10 @@ def describe(form: Lowering, proxy: Proxy, space: Space) -> str:
 
 
 def choose(mesh: Mesh | None) -> Lowering:
-    """The record for the devices of a command.
+    """Choose the lowering for the devices of a command.
 
     Args:
-      mesh: the devices, None for JAX's default one.
+      mesh: device mesh, None for JAX's default device.
 
     Raises:
       InputError: if a flag is out of range.

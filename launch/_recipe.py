@@ -1,4 +1,4 @@
-"""Flags of a training's recipe: one for each of its settings."""
+"""Flags of a training recipe, one for each of its settings."""
 
 import dataclasses
 from typing import Any
@@ -61,7 +61,7 @@ _BATCH_SIZE, _SEED = _flags.setting("batch_size"), _flags.setting("seed")
 
 
 def read() -> Recipe:
-    """The recipe that the flags say; what they leave out is as in :class:`Recipe`.
+    """Build the recipe from the flags; unset flags keep the default of :class:`Recipe`.
 
     Raises:
       InputError: if a value is out of range.

@@ -1,4 +1,4 @@
-"""Turns a published benchmark into the small CSV form of a table.
+"""Convert a published benchmark to a small CSV table.
 
 ``python launch/convert_table.py --input=PATH --output=FILE.csv.gz``
 """
@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -28,7 +28,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "file to write, ending in .csv.gz"
 
 
 def main(argv: list[str]) -> None:
-    """Reads one table and writes it once it is complete."""
+    """Read a table, and write it once it is complete."""
     _command.no_arguments(argv)
     source, target = _INPUT.value, _OUTPUT.value
     if not source or not target:
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 
 
 def _check_output(target: str) -> None:
-    """Before what may be an hour of reading: that the result can be written."""
+    """Check that the result can be written, before reading for up to an hour."""
     if not target.endswith(".csv.gz"):
         raise InputError(f"--output must end in .csv.gz, got {target}")
     if Path(target).exists():

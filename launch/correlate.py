@@ -1,4 +1,4 @@
-"""Asks which operation score agrees with the truth, on a space with a table.
+"""Compare operation scores with the ground truth on a space with a table.
 
 ``python launch/correlate.py --flagfile=launch/flagfiles/study_nasbench201.flags``
 
@@ -9,7 +9,7 @@ same command again to resume.
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -62,7 +62,7 @@ flags.adopt_module_key_flags(_lowering)
 
 
 def main(argv: list[str]) -> None:
-    """Flags to trials to tables and a figure."""
+    """Run the trials that the flags specify, and write tables and a figure."""
     _command.no_arguments(argv)
     _command.require("matplotlib", extra="report")
     mesh = _devices.open_mesh()
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     dataset.check_batch_size(scoring.batch_size)
     trained = _trained(space, dataset, scorers)
     held_out = dataset
-    if trained is not None:  # it is judged on images that it was not trained on
+    if trained is not None:  # Scored on images that its weights were not trained on.
         held_out = load_dataset(
             _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True
         ).halves()[1]
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> None:
 def _write(folder: Path, trials: list[Trial], title: str) -> None:
     found = agreements(trials)
     write_tables(folder, trials, found)
-    from zcpt_jax.analysis.figures import draw_study  # needs Matplotlib
+    from zcpt_jax.analysis.figures import draw_study  # Needs Matplotlib.
 
     draw_study(folder / FIGURE, trials, found, title)
     print(summary(trials, found))

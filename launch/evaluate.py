@@ -1,14 +1,14 @@
-"""Tests a trained network again: ``python launch/evaluate.py --run=DIR``.
+"""Test a trained network again: ``python launch/evaluate.py --run=DIR``.
 
-DIR is the folder of launch/retrain.py, whose newest or best checkpoint is restored, or
-one that holds network.json and network.msgpack alone.
+DIR is the folder of launch/retrain.py, from which the newest or best checkpoint can be
+restored, or a folder with only network.json and network.msgpack.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -42,7 +42,7 @@ for _module in (_flags, _command, _devices):
 
 
 def main(argv: list[str]) -> None:
-    """Flags to a network and images to its accuracy."""
+    """Test the network and the images that the flags specify."""
     _command.no_arguments(argv)
     mesh, sharding = _devices.share_batches()
     _flags.check_counts(_BATCH_SIZE)
@@ -58,10 +58,10 @@ def main(argv: list[str]) -> None:
             f"{name} has {test.num_classes} classes, the network in "
             f"{_RUN.value} has {record.num_classes}"
         )
-    # As the network was trained, whatever dataset it is tested on.
+    # Any test dataset is normalised as in the network's training.
     test = dataclasses.replace(test, mean=record.mean, std=record.std)
     print(f"runs on     {runs_on(mesh)}", flush=True)
-    # In place of training images, which need not be decoded.
+    # Training images need not be decoded, so the test images replace them.
     with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value or 64)
     print(f"{record.space} {record.genotype}")

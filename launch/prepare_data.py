@@ -1,4 +1,4 @@
-"""Downloads a TFDS dataset and writes it in the form that the search reads.
+"""Download a TFDS dataset and write it in the format that the search reads.
 
 ``python launch/prepare_data.py --dataset=cifar10 --data_dir=DIR``
 """
@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -37,7 +37,7 @@ _MANUAL = (
 
 
 def main(argv: list[str]) -> None:
-    """Prepares one dataset, or says what that needs."""
+    """Prepare one dataset, or report what is missing for that."""
     _command.no_arguments(argv)
     name = _DATASET.value
     if name not in TFDS:

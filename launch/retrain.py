@@ -1,4 +1,4 @@
-"""Trains a found network from scratch: ``python launch/retrain.py --flagfile=...``.
+"""Train a found network from scratch: ``python launch/retrain.py --flagfile=...``.
 
 Writes config.json, metrics.jsonl, checkpoints/, tensorboard/, network.json,
 network.msgpack, timings.json and report.html. Run the same command again to resume.
@@ -9,12 +9,12 @@ import time
 
 START = time.perf_counter()
 
-import dataclasses  # noqa: E402  the clock starts before the imports
+import dataclasses  # noqa: E402  The clock starts before the imports.
 import json  # noqa: E402
 import zlib  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -71,7 +71,7 @@ for _module in (_flags, _command, _devices, _recipe):
 
 
 def main(argv: list[str]) -> None:
-    """Flags to a recipe and a network to one call of the library."""
+    """Train the network with the recipe that the flags specify."""
     _command.no_arguments(argv)
     mesh, sharding = _devices.share_batches()
     stopwatch = Stopwatch()
@@ -154,7 +154,7 @@ def main(argv: list[str]) -> None:
 
 
 def _space(genotype: str) -> Space:
-    """The space asked for, or that of a genotype file."""
+    """Space of ``--space`` if it is given, otherwise that of a genotype file."""
     path = Path(genotype)
     path = path / GENOTYPE if path.is_dir() else path
     name = _SPACE.value
@@ -178,7 +178,7 @@ def _finish(
     seconds: dict[str, float],
     table: Table | None,
 ) -> str:
-    """Exports the network, writes the report, and sums up."""
+    """Export the network, write the report, and return a summary."""
     save_network(output, record, outcome.variables)
     shape = (record.image_size, record.image_size, 3)
     module = record.module()
@@ -200,7 +200,7 @@ def _finish(
 
 
 def _standing(space: Space, record: NetworkFile, table: Table | None) -> dict[str, str]:
-    """What a benchmark says of the network, if there is a table of it."""
+    """Accuracies of the network in a benchmark's table, if there is one."""
     if table is None:
         return {}
     table_ranks = table.ranks(space.table_key(record.genotype))

@@ -1,4 +1,4 @@
-"""Scores all networks of a space, a sample, or a list, by one or several proxies.
+"""Score all networks of a space, a sample, or a list with one or several proxies.
 
 ``python launch/score.py --space=nasbench201 --proxies=nwot,synflow --networks=all``
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -62,11 +62,11 @@ flags.adopt_module_key_flags(_devices)
 flags.adopt_module_key_flags(_lowering)
 
 _SCORES, _FIGURE = "scores.csv", "scores.png"
-_BLOCK = 64  # networks between two writes
+_BLOCK = 64  # Number of networks between two writes.
 
 
 def main(argv: list[str]) -> None:
-    """Flags to networks of a space to a file of scores."""
+    """Score the networks that the flags specify, and write the scores to a file."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
@@ -134,7 +134,7 @@ def _score(evaluator: Evaluator, networks: "_Networks", file: ScoreFile) -> None
 
 
 class _Networks:
-    """The networks asked for: their genotypes, and their masks."""
+    """The requested networks with their genotypes and masks."""
 
     def __init__(self, space: Space, asked: str, seed: int) -> None:
         self.space, self.enumeration = space, Enumeration(space)
@@ -159,7 +159,7 @@ class _Networks:
             self.genotypes = _read_genotypes(space, Path(asked))
 
     def masks(self, row: int) -> Masks:
-        """The decided masks of one of them."""
+        """Return the discretised masks of a network."""
         if self.numbers is not None:
             return self.enumeration.masks(self.numbers[row])
         masks_of = getattr(self.space, "masks_of", None)
@@ -223,7 +223,7 @@ def _compare(
             f"rank {rank:,} of {len(accuracy):,}: {networks.genotypes[best]}"
         )
     title = f"{space.name}, {dataset.name}: {len(accuracy):,} networks"
-    from zcpt_jax.analysis.figures import draw_scores  # needs Matplotlib
+    from zcpt_jax.analysis.figures import draw_scores  # Needs Matplotlib.
 
     draw_scores(folder / _FIGURE, signed, accuracy, column, title)
     print(f"figure      {folder / _FIGURE}")

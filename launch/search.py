@@ -1,4 +1,4 @@
-"""Finds an architecture without training: ``python launch/search.py --flagfile=...``.
+"""Find an architecture without training: ``python launch/search.py --flagfile=...``.
 
 Writes a run directory: config.json, decisions.jsonl, validation.jsonl, genotype.json,
 timings.json and report.html. Run the same command again to resume.
@@ -9,13 +9,13 @@ import time
 
 START = time.perf_counter()
 
-import dataclasses  # noqa: E402  the clock starts before the imports
+import dataclasses  # noqa: E402  The clock starts before the imports.
 import json  # noqa: E402
 from collections.abc import Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -60,7 +60,7 @@ flags.adopt_module_key_flags(_lowering)
 
 
 def main(argv: list[str]) -> None:
-    """Flags to a configuration to one call of the library."""
+    """Run the search that the flags specify."""
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         _check_table(table, space)
     with stopwatch.measure("data"):
         dataset = _load_dataset(operation_score, config.batch_size)
-    # Traces the supernet: images it cannot take, and budgets it cannot meet, are
+    # Trace the supernet, so that unsuitable images and budgets that cannot be met are
     # refused before anything is written.
     count_params(space.supernet(dataset.num_classes), dataset.image_shape)
     make_budgets(
@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     def keep_timings() -> None:
         run.write(TIMINGS, json.dumps(timings().as_json()) + "\n")
 
-    # All scores of a finished search are recalled, so that this only replays it.
+    # All scores of a finished search are recalled, so this only replays it.
     with _command.Bar(on_step=keep_timings) as bar:
         result = zero_cost_pt(
             space,
@@ -144,7 +144,7 @@ def main(argv: list[str]) -> None:
 
 
 def _load_dataset(operation_score: OperationScore, batch_size: int) -> Dataset:
-    # A trained supernet is judged on images that its weights were not trained on.
+    # A trained supernet is scored on images that its weights were not trained on.
     held_out = operation_score.needs == "supernet"
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=held_out
@@ -157,7 +157,7 @@ def _load_dataset(operation_score: OperationScore, batch_size: int) -> Dataset:
 def _evidence(
     operation_score: OperationScore, space: Space, dataset: Dataset, table: Table | None
 ) -> Trained | Accuracies | None:
-    """What the operation score is computed from, if not from a proxy."""
+    """Table or supernet from which the operation score is computed, if not a proxy."""
     if operation_score.needs == "table" and table is not None:
         return Accuracies(space, table)
     if operation_score.needs == "supernet" and _SUPERNET.value:
@@ -176,7 +176,7 @@ def _check_genotype(path: Path) -> None:
 
 
 def _check_table(table: Table, space: Space) -> None:
-    """Before the search: a table of another space knows none of its genotypes."""
+    """Check before the search that the table has genotypes of the space."""
     keys = space.table_keys()
     try:
         if keys is None:

@@ -1,4 +1,4 @@
-"""Trains a supernet: ``python launch/train_supernet.py --flagfile=...``.
+"""Train a supernet: ``python launch/train_supernet.py --flagfile=...``.
 
 Writes config.json, metrics.jsonl and checkpoints/ to a folder that ``--supernet`` of
 search.py takes. Run the same command again to resume.
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-if not __package__:  # run as a file of a checkout
+if not __package__:  # Run as a file of a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "launch"
 
@@ -40,10 +40,10 @@ flags.adopt_module_key_flags(_command)
 
 
 def main(argv: list[str]) -> None:
-    """Flags to a configuration to one call of the library."""
+    """Train the supernet that the flags specify."""
     _command.no_arguments(argv)
     open_devices()
-    # Before any data is read:
+    # Check the flags before any data is read.
     _flags.check_counts(_EPOCHS, _MAX_STEPS, _SAVE_EVERY)
     _flags.check_counts(_BATCH_SIZE)
     check_seed(_SEED.value)
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     output = _OUTPUT.value or _command.default_output(
         "supernet", space.name, dataset.name, config.seed
     )
-    print(f"runs on     {runs_on(None)}", flush=True)  # no --devices: it trains on one
+    print(f"runs on     {runs_on(None)}", flush=True)  # Training uses one device.
     with _command.Bar(on_step=lambda: None) as bar:
         trained = train_supernet(
             space,
@@ -88,7 +88,7 @@ def _summary(space: Space, trained: Trained, output: str) -> str:
 
 
 def _strongest(space: Space, trained: Trained) -> Iterator[tuple[str, str]]:
-    """Where candidates have an alpha each: the decision and the largest of them."""
+    """Yield decisions whose candidates each have an alpha, and the largest alphas."""
     weights = mixture(trained.alphas, space.init_masks())
     for decision in space.all_decisions():
         sizes = sum(

@@ -14,23 +14,27 @@ class ArraySource:
     """Images ``[N, H, W, 3]`` uint8 and labels ``[N]`` in memory."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Takes the arrays as they are."""
+        """Store the arrays without copying."""
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """One image and its label."""
+        """Return one image and its label."""
         return self.images[index], int(self.labels[index])
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel of uint8 ``[N, H, W, 3]``, in [0, 1]."""
+    """Compute each channel's mean and standard deviation in [0, 1].
+
+    Args:
+      images: uint8 ``[N, H, W, 3]``.
+    """
     levels = np.arange(256) / 255
     counts = np.zeros((3, 256))
-    for image in images:  # a histogram needs no copy of the whole in floats
+    for image in images:  # Histograms avoid a float copy of all images.
         for channel in range(3):
             counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -40,9 +44,12 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def load_digits(image_size: int) -> Dataset:
-    """The 1,797 handwritten digits that scikit-learn carries, 8x8 pixels each.
+    """Load scikit-learn's 1,797 handwritten digits of 8x8 pixels.
 
-    They are enlarged to ``image_size`` and shown on three channels; no flips.
+    They are enlarged to ``image_size``, repeated to three channels and not flipped.
+
+    Args:
+      image_size: height and width of the images.
     """
     from sklearn.datasets import load_digits as load
 
@@ -56,12 +63,12 @@ def load_digits(image_size: int) -> Dataset:
 
 
 def load_npz(path: str, image_size: int) -> Dataset:
-    """``npz:FILE``: arrays ``images`` and ``labels``.
+    """Load the dataset ``npz:FILE`` from arrays ``images`` and ``labels``.
 
     Args:
-      path: a NumPy archive with ``images`` ``[N, H, W]``, ``[N, H, W, 1]`` or
+      path: NumPy archive with ``images`` ``[N, H, W]``, ``[N, H, W, 1]`` or
         ``[N, H, W, 3]``, uint8 (or floats in [0, 1]), and integer ``labels`` ``[N]``.
-      image_size: images are resized to it.
+      image_size: height and width to which images are resized.
 
     Raises:
       InputError: if the file is missing, damaged or holds something else.

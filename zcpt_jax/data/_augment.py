@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """Fits the image, pads it by an eighth, crops at random, mirrors every other one.
+    """Resize, pad by an eighth, crop at random, and mirror with probability 1/2.
 
     The padding is 4 pixels at size 32 (CIFAR, SVHN) and 2 at size 16 (ImageNet16), as
     in the published code.
 
     Attributes:
-      size: height and width of the result.
-      flip: whether to mirror; not for characters.
+      size: height and width of the result in pixels.
+      flip: whether to mirror; False for characters.
     """
 
     size: int
@@ -26,11 +26,11 @@ class CropAndFlip:
 
     @property
     def pad(self) -> int:
-        """Pixels of black on each side."""
+        """Width of the black border on each side in pixels."""
         return self.size // 8
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
+        """Return a random crop, uint8 ``[size, size, 3]``, of an image of any size."""
         size, pad = self.size, self.pad
         image = np.pad(fit(image, size), ((pad, pad), (pad, pad), (0, 0)))
         top, left, mirror = self.draw(rng, 1)[0]
@@ -38,32 +38,32 @@ class CropAndFlip:
         return image[:, ::-1] if mirror else image
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Where crops begin in padded images, and whether they are mirrored.
+        """Draw where crops begin in padded images, and whether they are mirrored.
 
         Args:
-          rng: consumed, the same by one call for two images as by two calls.
-          count: of images.
+          rng: random generator; one call for two images consumes as much as two calls.
+          count: number of images.
 
         Returns:
-          int ``[count, 3]``: top row, left column, 0 or 1.
+          Top row, left column and mirroring (0 or 1), int ``[count, 3]``.
         """
         ends = [2 * self.pad + 1, 2 * self.pad + 1, 2]
         drawn = rng.integers(np.tile(ends, (count, 1)))
         return drawn * [1, 1, int(self.flip)]
 
     def plain(self, image: np.ndarray) -> np.ndarray:
-        """The same without chance, as in a test."""
+        """Return the image resized without randomness, as in a test."""
         return fit(image, self.size)
 
 
 def fit(image: np.ndarray, size: int, short: int | None = None) -> np.ndarray:
-    """Resizes the short side and cuts out the centre.
+    """Resize the short side and crop the centre.
 
     Args:
       image: uint8 ``[H, W, 3]``.
-      size: height and width of the result.
-      short: what the short side is resized to, at least ``size``, which it is by
-        default.
+      size: height and width of the result in pixels.
+      short: length in pixels that the short side is resized to, at least ``size``,
+        which is the default.
     """
     short = short or size
     height, width = image.shape[:2]
@@ -71,7 +71,7 @@ def fit(image: np.ndarray, size: int, short: int | None = None) -> np.ndarray:
         return image
     scale = short / min(height, width)
     shape = (max(short, round(width * scale)), max(short, round(height * scale)))
-    from PIL import Image  # scoring does without it
+    from PIL import Image  # Imported here because scoring does not need it.
 
     resized = np.asarray(
         Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)
@@ -82,16 +82,16 @@ def fit(image: np.ndarray, size: int, short: int | None = None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ResizedCropFlipJitter:
-    """The ImageNet recipe: RandomResizedCrop, flip, colour jitter (.4, .4, .4, .2).
+    """ImageNet recipe: RandomResizedCrop, flip, colour jitter (.4, .4, .4, .2).
 
     Attributes:
-      size: height and width of the result.
+      size: height and width of the result in pixels.
     """
 
     size: int
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """One random crop, uint8 ``[size, size, 3]``, of an image of any size."""
+        """Return a random crop, uint8 ``[size, size, 3]``, of an image of any size."""
         from PIL import Image
 
         box = random_box(rng, image.shape[1], image.shape[0])
@@ -103,19 +103,19 @@ class ResizedCropFlipJitter:
         return np.asarray(jitter_colours(rng, picture))
 
     def plain(self, image: np.ndarray) -> np.ndarray:
-        """The centre of the image, as in a test: 224 of 256 pixels at size 224."""
+        """Crop the centre as in a test: 224 of 256 pixels at size 224."""
         return fit(image, self.size, self.size * 256 // 224)
 
 
 def random_box(
     rng: np.random.Generator, width: int, height: int
 ) -> tuple[float, float, float, float]:
-    """A box of 8 to 100 % of the area and of ratio 3/4 to 4/3 (Szegedy et al. 2015).
+    """Draw a box of 8 to 100 % of the area and ratio 3/4 to 4/3 (Szegedy et al. 2015).
 
-    After ten boxes that do not fit, the largest centred box of an allowed ratio.
+    After ten boxes that do not fit, return the largest centred box of an allowed ratio.
 
     Returns:
-      ``(left, top, right, bottom)`` in pixels.
+      Box ``(left, top, right, bottom)`` in pixels.
     """
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1)
@@ -137,13 +137,14 @@ def jitter_colours(
     strength: float = 0.4,
     hue: float = 0.2,
 ) -> "Image.Image":
-    """Changes brightness, contrast, saturation and hue, in random order.
+    """Change brightness, contrast, saturation and hue in random order.
 
     Args:
-      rng: consumed.
-      picture: RGB.
-      strength: the first three are scaled by a factor in ``1 +- strength``.
-      hue: the hue is turned by up to this fraction of the circle either way.
+      rng: random generator, consumed.
+      picture: RGB image.
+      strength: largest relative change of brightness, contrast and saturation, whose
+        factors are in ``1 +- strength``.
+      hue: largest rotation of the hue in either direction, as a fraction of the circle.
     """
     from PIL import Image, ImageEnhance
 

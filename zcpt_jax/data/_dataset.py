@@ -1,4 +1,4 @@
-"""A dataset as the search sees it: minibatches drawn by an explicit generator."""
+"""Datasets that draw minibatches with an explicit random generator."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,43 +13,43 @@ from zcpt_jax.types import Batch, InputError
 
 
 class Augment(Protocol):
-    """uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``.
+    """Picklable map of uint8 ``[H, W, 3]`` of any size to uint8 ``[size, size, 3]``.
 
-    It can be pickled, so that other processes can take the work over.
+    It must be picklable so that worker processes can run it.
     """
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """The image as a training sees it, at random."""
+        """Return a random variant of the image, for training."""
         ...
 
     def plain(self, image: np.ndarray) -> np.ndarray:
-        """The image as a test sees it."""
+        """Return the image without randomness, for testing."""
         ...
 
 
-_HALVES_SEED = 0  # the halves are part of the dataset, not of a run
+_HALVES_SEED = 0  # Fixed, since the halves belong to the dataset and not to a run.
 
 
 class Source(Protocol):
-    """Images by index."""
+    """Random-access source of labelled images."""
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         ...
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """One image, uint8 ``[H, W, 3]``, and its label."""
+        """Return one image, uint8 ``[H, W, 3]``, and its label."""
         ...
 
 
 class Crops(NamedTuple):
-    """Which images a minibatch has and how each is cropped; int32 ``[B]`` all.
+    """Images of a minibatch and their crops, all int32 ``[B]``.
 
     Attributes:
-      rows: numbers of the images.
+      rows: indices of the images.
       top: first row of the crop in the padded image.
-      left: first column of it.
-      mirror: 1 if the crop is mirrored.
+      left: first column of the crop in the padded image.
+      mirror: 1 if the crop is mirrored, otherwise 0.
     """
 
     rows: np.ndarray
@@ -60,7 +60,7 @@ class Crops(NamedTuple):
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some of the images of a source, by their row numbers there."""
+    """Subset of a source, given by row indices."""
 
     source: Source
     rows: np.ndarray
@@ -74,16 +74,16 @@ class _Rows:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, and how they become minibatches.
+    """Labelled images with the augmentation and normalisation of minibatches.
 
     Attributes:
-      name: what flags call it.
-      source: the images.
+      name: name in flags.
+      source: images and labels.
       num_classes: number of labels.
-      image_size: height and width of a batch's images.
-      mean: of each channel, images being in [0, 1].
-      std: of each channel.
-      augment: the random crop, flip, ... to ``image_size``.
+      image_size: height and width of a batch's images in pixels.
+      mean: mean of each channel, with images in [0, 1].
+      std: standard deviation of each channel, with images in [0, 1].
+      augment: random crop, flip, ... to ``image_size``.
     """
 
     name: str
@@ -96,11 +96,11 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)`` of a batch's images."""
+        """Shape ``(H, W, C)`` of a batch's images."""
         return (self.image_size, self.image_size, 3)
 
     def check_batch_size(self, size: int) -> None:
-        """Raises InputError unless a minibatch of that size can be drawn."""
+        """Raise InputError unless a minibatch of that size can be drawn."""
         if not 1 <= size <= len(self.source):
             raise InputError(
                 f"batch_size must be from 1 to {len(self.source)}, the number of "
@@ -108,9 +108,10 @@ class Dataset:
             )
 
     def halves(self) -> tuple["Dataset", "Dataset"]:
-        """Two datasets without common images, to train weights and architecture on.
+        """Split into disjoint halves, to train weights and architecture on.
 
-        Sources may be sorted by label, so the images are shuffled first, always alike.
+        Sources may be sorted by label, so the images are shuffled first, always in the
+        same order.
 
         Returns:
           The first ``len(source) // 2`` images in shuffled order, and the others.
@@ -118,10 +119,10 @@ class Dataset:
         return self.parts(len(self.source) // 2)
 
     def parts(self, count: int) -> tuple["Dataset", "Dataset"]:
-        """Two datasets without common images, always the same.
+        """Split into two disjoint datasets, always the same ones.
 
         Args:
-          count: images of the first.
+          count: number of images of the first.
 
         Returns:
           The first ``count`` images in shuffled order, and the others.
@@ -134,14 +135,14 @@ class Dataset:
         return first, second
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Draws a minibatch of distinct images, augmented and normalised.
+        """Draw a minibatch of distinct images, augmented and normalised.
 
         Args:
-          rng: the source of all randomness; consumed.
-          size: B, at most the number of images.
+          rng: random generator, consumed; the only source of randomness.
+          size: number of images B, at most that of the dataset.
 
         Returns:
-          float32 ``[B, image_size, image_size, 3]`` and int32 ``[B]``.
+          Images, float32 ``[B, image_size, image_size, 3]``, and labels, int32 ``[B]``.
         """
         images, labels = self.draw(rng, size)
         pixels = images.astype(np.float32)
@@ -153,14 +154,14 @@ class Dataset:
     def draw(
         self, rng: np.random.Generator, size: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The images and labels of :meth:`batch`, not normalised yet.
+        """Draw the images and labels of :meth:`batch` before normalisation.
 
         Args:
-          rng: consumed, as by :meth:`batch`.
-          size: B, at most the number of images.
+          rng: random generator, consumed as by :meth:`batch`.
+          size: number of images B, at most that of the dataset.
 
         Returns:
-          uint8 ``[B, image_size, image_size, 3]`` and int32 ``[B]``.
+          Images, uint8 ``[B, image_size, image_size, 3]``, and labels, int32 ``[B]``.
         """
         self.check_batch_size(size)
         images = np.empty((size, *self.image_shape), np.uint8)
@@ -172,14 +173,14 @@ class Dataset:
         return images, labels
 
     def draw_crops(self, rng: np.random.Generator, size: int) -> Crops:
-        """What :meth:`draw` draws, without reading an image.
+        """Draw the images and crops of :meth:`draw` without reading an image.
 
         Args:
-          rng: consumed, as by :meth:`draw`.
-          size: B, at most the number of images.
+          rng: random generator, consumed as by :meth:`draw`.
+          size: number of images B, at most that of the dataset.
 
         Raises:
-          TypeError: if the images are not augmented by ``CropAndFlip``.
+          TypeError: if the augmentation is not ``CropAndFlip``.
         """
         if not isinstance(self.augment, CropAndFlip):
             raise TypeError(f"{self.augment} depends on the images; use draw")
@@ -189,10 +190,10 @@ class Dataset:
         return Crops(*(part.astype(np.int32) for part in (rows, top, left, mirror)))
 
     def decode(self) -> tuple[np.ndarray, np.ndarray]:
-        """All images of the dataset, without chance in them, read by threads.
+        """Read all images without random augmentation, in several threads.
 
         Returns:
-          uint8 ``[N, image_size, image_size, 3]`` and int32 ``[N]``.
+          Images, uint8 ``[N, image_size, image_size, 3]``, and labels, int32 ``[N]``.
 
         Raises:
           InputError: if an image is damaged.
@@ -208,5 +209,5 @@ class Dataset:
 
         parts = np.array_split(np.arange(count), max(1, count // 256))
         with ThreadPoolExecutor() as pool:
-            list(pool.map(read, parts))  # raises what a thread raised
+            list(pool.map(read, parts))  # list() raises errors of the threads.
         return images, labels

@@ -1,4 +1,4 @@
-"""Encoded images to arrays, by Pillow, which is imported with the first image."""
+"""Image decoding by Pillow, which is imported with the first image."""
 
 import io
 from pathlib import Path
@@ -7,20 +7,20 @@ import numpy as np
 
 
 class Unreadable(ValueError):
-    """Bytes that are no image that Pillow can decode."""
+    """Data that Pillow cannot decode as an image."""
 
 
 def decode(source: Path | bytes) -> np.ndarray:
     """Decode an image file, or its bytes, to RGB, uint8 ``[H, W, 3]``.
 
     Raises:
-      Unreadable: if it is not a whole image.
+      Unreadable: if the data is not a complete image.
     """
     return _open(source, whole=True)
 
 
 def check_header(path: Path) -> None:
-    """Read the first bytes of an image file.
+    """Check the first bytes of an image file.
 
     Raises:
       Unreadable: if they are not those of an image.

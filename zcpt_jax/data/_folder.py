@@ -1,4 +1,4 @@
-"""``folder:PATH``: one sub-folder a class, images of any size."""
+"""Datasets ``folder:PATH``: one sub-folder per class, images of any size."""
 
 import dataclasses
 from pathlib import Path
@@ -21,15 +21,15 @@ class FolderSource:
     """Image files with labels, decoded when read."""
 
     def __init__(self, files: list[tuple[Path, int]]) -> None:
-        """Takes (path, label) pairs."""
+        """Store the (path, label) pairs."""
         self.files = files
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.files)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """One image and its label.
+        """Return one image and its label.
 
         Raises:
           InputError: if the file cannot be decoded.
@@ -44,13 +44,13 @@ class FolderSource:
 
 
 def load_folder(path: str, image_size: int) -> Dataset:
-    """The images below a folder, its sub-folders in alphabetical order as classes.
+    """Load the images of a folder, with its sub-folders, sorted by name, as classes.
 
-    Normalised with the statistics of up to 1,000 of its own images.
+    Images are normalised with the statistics of up to 1,000 of them.
 
     Args:
-      path: the folder.
-      image_size: images are resized to it, short side first.
+      path: folder with one sub-folder per class.
+      image_size: height and width to which images are resized, short side first.
 
     Raises:
       InputError: if there are fewer than two classes, or an image cannot be read.
@@ -67,12 +67,12 @@ def load_folder(path: str, image_size: int) -> Dataset:
 def load_folders(
     train_path: str, test_path: str, image_size: int
 ) -> tuple[Dataset, Dataset]:
-    """Two folders with the same classes, both normalised as the first.
+    """Load two folders with the same classes, both normalised like the first.
 
     Args:
-      train_path: as :func:`load_folder` takes it.
+      train_path: folder with one sub-folder per class, as for :func:`load_folder`.
       test_path: another folder, with sub-folders of the same names.
-      image_size: images are resized to it, short side first.
+      image_size: height and width to which images are resized, short side first.
 
     Raises:
       InputError: if the classes differ, or an image cannot be read.
@@ -90,7 +90,7 @@ def load_folders(
 
 
 def _classes(path: str) -> list[tuple[str, list[Path]]]:
-    """Names and images of the sub-folders that hold any."""
+    """Names and images of the sub-folders that contain images."""
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"folder dataset {path} is not a folder")
@@ -104,7 +104,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _list_images(path: str) -> tuple[list[tuple[Path, int]], list[str]]:
-    """Images with labels, their headers checked, and the names of the classes."""
+    """List images with labels and the names of the classes, and check all headers."""
     found = _classes(path)
     classes = [name for name, _ in found]
     if len(classes) < 2:
@@ -120,7 +120,7 @@ def _list_images(path: str) -> tuple[list[tuple[Path, int]], list[str]]:
 
 
 def _check_headers(images: list[Path]) -> None:
-    """Fails early, before hours of search, on files that are not images at all."""
+    """Fail on files that are not images before a search of hours begins."""
     broken = []
     for image in images:
         try:

@@ -1,4 +1,4 @@
-"""Datasets by what flags call them: to search on, and to train and test on."""
+"""Loading of datasets by name, for searching and for training and testing."""
 
 import dataclasses
 from pathlib import Path
@@ -24,15 +24,15 @@ def load_dataset(
     *,
     whole: bool = False,
 ) -> Dataset:
-    """The dataset of that name.
+    """Load the dataset of that name.
 
     Args:
-      name: one of :data:`KNOWN`.
-      data_dir: where TFDS keeps its datasets; not used by the others.
-      image_size: height and width; by default the dataset's own (32 for folders,
-        archives and digits).
-      whole: all training images, also of TFDS datasets of which searches, as
-        published, see the first half.
+      name: one of the forms in :data:`KNOWN`.
+      data_dir: folder of the TFDS datasets; ignored for other datasets.
+      image_size: height and width in pixels; by default the dataset's own (32 for
+        folders, archives and digits).
+      whole: whether to use all training images even of the TFDS datasets of which
+        searches, as published, see only the first half.
 
     Raises:
       InputError: if the name is unknown, or the dataset is missing or damaged.
@@ -52,7 +52,7 @@ def load_dataset(
 
 
 class Splits(NamedTuple):
-    """What a network is trained on, and the other images that it is judged on."""
+    """Training images, and disjoint test images."""
 
     train: Dataset
     test: Dataset
@@ -61,23 +61,23 @@ class Splits(NamedTuple):
 def load_splits(
     name: str, data_dir: str | None = None, image_size: int | None = None
 ) -> Splits:
-    """The training and test images of a dataset.
+    """Load the training and test images of a dataset.
 
-    TFDS datasets have both, ImageNet's test being what it calls validation. A folder
-    may have sub-folders ``train`` and ``test`` (or ``val``) with the classes in each.
-    Everything else is shuffled, always alike, and every fifth image becomes test.
-    Characters (``digits``, ``svhn_cropped``) are not mirrored, though the published
-    search mirrors SVHN.
+    TFDS datasets have both; the test images of ImageNet are its validation split. A
+    folder may have sub-folders ``train`` and ``test`` (or ``val``), each with the
+    classes. All other datasets are shuffled, always in the same order, and one fifth of
+    the images become test images. Characters (``digits``, ``svhn_cropped``) are not
+    mirrored, although the published search mirrors SVHN.
 
     Args:
-      name: one of :data:`KNOWN`.
-      data_dir: where TFDS keeps its datasets; not used by the others.
-      image_size: height and width; by default the dataset's own (32 for folders,
-        archives and digits).
+      name: one of the forms in :data:`KNOWN`.
+      data_dir: folder of the TFDS datasets; ignored for other datasets.
+      image_size: height and width in pixels; by default the dataset's own (32 for
+        folders, archives and digits).
 
     Raises:
       InputError: if the name is unknown, or the dataset is missing, damaged, or lacks
-        one of the two.
+        one of the two splits.
     """
     _check_size(image_size)
     if name in TFDS:
@@ -103,7 +103,7 @@ def _tfds_splits(name: str, data_dir: str | None, image_size: int | None) -> Spl
 
 
 def _train_and_test(name: str) -> tuple[Path, Path] | None:
-    """The two sub-folders of ``folder:PATH``, None if it is not divided like that."""
+    """Training and test sub-folder of ``folder:PATH``, or None without such folders."""
     kind, _, path = name.partition(":")
     if kind != "folder" or not path:
         return None

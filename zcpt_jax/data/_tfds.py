@@ -16,19 +16,19 @@ from zcpt_jax.types import InputError
 
 @dataclass(frozen=True)
 class TfdsSpec:
-    """What is known of a dataset before it is opened.
+    """Specification of a TFDS dataset.
 
     Attributes:
-      builder: its name in TFDS, configuration included.
-      split: the images a search draws from. The published search sees the first half
-        of the training images where a space is searched on small images.
-      num_classes: number of labels; images of later labels are left out.
-      image_size: height and width by default.
-      mean: of each channel.
-      std: of each channel.
-      augment: image size to augmentation.
-      test_split: the images that trained networks are judged on.
-      mirrored: whether trainings may mirror images. The published searches always do.
+      builder: name in TFDS, including the configuration.
+      split: TFDS split that a search draws from. The published search uses the first
+        half of the training images for searches on small images.
+      num_classes: number of labels; images with larger labels are left out.
+      image_size: default height and width in pixels.
+      mean: mean of each channel, with images in [0, 1].
+      std: standard deviation of each channel, with images in [0, 1].
+      augment: function of the image size that returns the augmentation.
+      test_split: TFDS split that trained networks are tested on.
+      mirrored: whether training may mirror images. The published searches always do.
     """
 
     builder: str
@@ -67,7 +67,7 @@ TFDS: dict[str, TfdsSpec] = {
         32,
         (0.4377, 0.4438, 0.4728),
         (0.1980, 0.2010, 0.1970),
-        mirrored=False,  # a mirrored 2 is no 2
+        mirrored=False,  # A mirrored digit is not that digit.
     ),
     "imagenet16_120": TfdsSpec(
         "imagenet_resized/16x16",
@@ -92,30 +92,30 @@ TFDS: dict[str, TfdsSpec] = {
 """The TFDS datasets that the search knows by name."""
 
 Part = Literal["search", "train", "test"]
-"""The images that a search draws from, all training images, those of the test."""
+"""Images that a search draws from, all training images, or test images."""
 
 
 class TfdsSource:
-    """A random-access TFDS split, optionally only some of its rows.
+    """A random-access TFDS split, optionally restricted to some of its rows.
 
     Images are decoded with Pillow, so that they are the same on every machine,
     whether or not OpenCV is installed.
     """
 
     def __init__(self, name: str, source: Any, rows: np.ndarray | None = None) -> None:
-        """Takes a TFDS data source that skips image decoding."""
+        """Wrap a TFDS data source that skips image decoding."""
         self.name, self.source, self.rows = name, source, rows
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.source) if self.rows is None else len(self.rows)
 
     def label(self, row: int) -> int:
-        """The label of a row of the split, its image not decoded."""
+        """Return the label of a row of the split without decoding its image."""
         return int(self._record(row)["label"])
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """One image and its label.
+        """Return one image and its label.
 
         Raises:
           InputError: if the record cannot be read or decoded.
@@ -130,7 +130,7 @@ class TfdsSource:
     def _record(self, row: int) -> Any:
         try:
             return self.source[row]
-        except Exception as error:  # the C++ reader has no common base class
+        except Exception as error:  # The C++ reader's errors have no common base class.
             raise self._damaged(row, error) from error
 
     def _damaged(self, row: int, error: Exception) -> InputError:
@@ -144,17 +144,17 @@ class TfdsSource:
 def load_tfds(
     name: str, data_dir: str | None, image_size: int | None, part: Part = "search"
 ) -> Dataset:
-    """A dataset of :data:`TFDS`.
+    """Load a dataset of :data:`TFDS`.
 
     Args:
       name: a key of :data:`TFDS`.
-      data_dir: where TFDS keeps its datasets; its default if None.
-      image_size: height and width, the dataset's default if None.
-      part: which images.
+      data_dir: folder of the TFDS datasets; TFDS's default if None.
+      image_size: height and width in pixels; the dataset's default if None.
+      part: which images to load.
 
     Raises:
-      InputError: if it has not been prepared there, with the command that does it, or
-        has no such split.
+      InputError: if the dataset is not prepared in that folder (the message gives the
+        command that prepares it), or has no such split.
     """
     spec = dataclasses.replace(TFDS[name], split=split_of(TFDS[name], part))
     size = image_size or spec.image_size
@@ -168,7 +168,7 @@ def load_tfds(
 
 
 def split_of(spec: TfdsSpec, part: Part) -> str:
-    """What TFDS calls a part of a dataset."""
+    """Return the TFDS name of a part of a dataset."""
     if part == "test":
         return spec.test_split
     return spec.split if part == "search" else spec.split.partition("[")[0]
@@ -190,7 +190,7 @@ def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(spec.builder, data_dir=where)
         found = Path(builder.data_path, "dataset_info.json").is_file()
-    except Exception as error:  # TFDS has no common base class for its errors
+    except Exception as error:  # TFDS's errors have no common base class.
         raise InputError(
             f"dataset {name} cannot be opened in {where} "
             f"({type(error).__name__}: {error}); {prepare}"
@@ -207,7 +207,7 @@ def _open(name: str, spec: TfdsSpec, data_dir: str | None) -> Any:
     try:
         skip = {"image": tfds.decode.SkipDecoding()}
         source = builder.as_data_source(split=spec.split, decoders=skip)
-        for row in (0, len(source) - 1):  # opens the first and the last file
+        for row in (0, len(source) - 1):  # Opens the first and the last file.
             source[row]
     except Exception as error:
         raise InputError(

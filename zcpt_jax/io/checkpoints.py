@@ -1,9 +1,9 @@
-"""A training run on disk: its settings, its newest states and its best, its metrics.
+"""A training run on disk: settings, newest and best checkpoints, and metrics.
 
-``config.json`` holds what decides the result, ``metrics.jsonl`` a line every few steps,
-``checkpoints/N`` the state after N steps as Orbax writes it: under another name first,
-so that a kill leaves the states before it. ``checksums.json`` tells whether its files
-are still what was written, before Orbax, which overlooks changed bytes, reads them.
+``config.json`` holds the settings that determine the result, ``metrics.jsonl`` a line
+every few steps, and ``checkpoints/N`` the state after N steps. Orbax writes it under
+another name first, so that a kill leaves the earlier checkpoints intact.
+``checksums.json`` detects changed files, which Orbax would read without an error.
 """
 
 import json
@@ -39,16 +39,16 @@ CHECKSUMS = "checksums.json"
 _SCORE = "score"
 
 Items = Mapping[str, Any]
-"""Parts of a state by name, each a tree of arrays that can be read on its own."""
+"""Parts of a checkpoint by name, each a tree of arrays that can be read separately."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is trained, for messages.
+    """Description of the trained object, for error messages.
 
     Attributes:
-      what: such as ``a trained supernet``.
-      command: that trains it.
+      what: name of the object, such as ``a trained supernet``.
+      command: command that trains it.
     """
 
     what: str
@@ -56,15 +56,15 @@ class Kind:
 
     @property
     def finish(self) -> str:
-        """What to do about an unfinished training."""
+        """Advice about an unfinished training."""
         return f"run {self.command} again with the same flags to go on with it"
 
 
 class TrainingFolder:
-    """One training run on disk; a context that ends once all writing has.
+    """Context manager for a training run on disk; waits for all writing at exit.
 
     Attributes:
-      path: the folder.
+      path: path of the folder.
     """
 
     def __init__(
@@ -78,23 +78,23 @@ class TrainingFolder:
         environment: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Creates the folder, or opens it to go on.
+        """Create the folder, or open it to resume.
 
         Args:
-          path: the folder.
-          config: everything that decides the result. A folder made with another is
-            refused.
-          kind: what is trained.
-          steps: after how many steps the training is finished.
-          keep: newest states that are kept, besides the one of the highest score.
-          environment: versions, command and the like, kept beside the configuration.
-          overwrite: start anew whatever is there.
+          path: path of the folder.
+          config: everything that determines the result. A folder made with another
+            configuration is refused.
+          kind: description of the trained object.
+          steps: number of steps of the whole training.
+          keep: number of newest checkpoints to keep besides that of the highest score.
+          environment: versions, command and the like, stored beside the configuration.
+          overwrite: whether to start again, whatever is in the folder.
 
         Raises:
           InputError: if the folder cannot be written, was made with another
             configuration, or its ``config.json`` is damaged or missing.
         """
-        self.path = Path(path).absolute()  # Orbax takes no relative paths
+        self.path = Path(path).absolute()  # Orbax accepts no relative paths.
         make_folder(self.path)
         if overwrite:
             self._remove_results()
@@ -107,35 +107,35 @@ class TrainingFolder:
         self._unsealed: int | None = None
 
     def __enter__(self) -> "TrainingFolder":
-        """Returns itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits for the newest state to be written."""
+        """Wait until the newest checkpoint is written."""
         try:
             self._writing(self._seal)
         finally:
             self._manager.close()
 
     def restore(self, like: Items) -> tuple[int, dict[str, Any]] | None:
-        """The newest state that can be read; metrics of later steps are dropped.
+        """Read the newest intact checkpoint, and drop metrics of later steps.
 
-        States that are damaged are put aside, with a warning, if an older one is good.
+        Damaged checkpoints are moved aside, with a warning, if an older one is intact.
 
         Args:
-          like: a state of the same shapes.
+          like: state of the same shapes.
 
         Returns:
-          The number of steps behind the state, and the state; None without any.
+          Number of completed steps and the state; None if there is no checkpoint.
 
         Raises:
-          InputError: if there are states and all of them are damaged.
+          InputError: if there are checkpoints and all of them are damaged.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = _read(self._manager, self.path, step, like)
-            except Exception as error:  # Orbax's errors have no common base class
+            except Exception as error:  # Orbax's errors have no common base class.
                 damaged[step] = _short(error)
                 continue
             for bad, problem in damaged.items():
@@ -152,16 +152,16 @@ class TrainingFolder:
         return None
 
     def save(self, step: int, state: Items, score: float | None = None) -> None:
-        """Begins to write a state, and removes those that are not to be kept.
+        """Start to write a checkpoint, and remove those that are no longer kept.
 
         Args:
-          step: the number of steps behind it.
-          state: its parts; their arrays must not be donated afterwards, as they are
-            written while training goes on.
-          score: higher is better; None for a state that was not tested.
+          step: number of completed steps.
+          state: parts of the state; their arrays must not be donated afterwards, as
+            they are written while training continues.
+          score: test result, higher is better; None for a state that was not tested.
 
         Raises:
-          InputError: if this or the state before it cannot be written.
+          InputError: if this or the previous checkpoint cannot be written.
         """
         parts = {name: ocp.args.StandardSave(tree) for name, tree in state.items()}
         composite = ocp.args.Composite(**parts)
@@ -171,11 +171,11 @@ class TrainingFolder:
         self._unsealed = step
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Adds a line to the metrics; it has an entry ``step``."""
+        """Add a line to the metrics; it must have an entry ``step``."""
         append(self.path / METRICS, json.dumps(line) + "\n")
 
     def _seal(self) -> None:
-        """Waits until the newest state is written, and notes its checksums."""
+        """Wait until the newest checkpoint is written, and store its checksums."""
         self._manager.wait_until_finished()
         if self._unsealed is None:
             return
@@ -204,7 +204,7 @@ class TrainingFolder:
         )
 
     def _drop_metrics_after(self, step: int) -> None:
-        """They come again, the same, as training goes on from here."""
+        """Drop metrics of later steps; resumed training writes the same ones again."""
         file = self.path / METRICS
         lines = list(complete_lines(file))
         kept = [line for line in lines if _step_of(line) <= step]
@@ -214,7 +214,7 @@ class TrainingFolder:
     def _writing(self, write: Callable[[], Any]) -> None:
         try:
             write()
-        except Exception as error:  # a full disk is no OSError to TensorStore
+        except Exception as error:  # TensorStore raises no OSError for a full disk.
             raise InputError(
                 f"cannot write a state to {self.path / STATES} ({_short(error)}); "
                 "the states before it are still there, run again once there is room "
@@ -223,18 +223,18 @@ class TrainingFolder:
 
 
 def read_record(path: str | Path, kind: Kind) -> dict[str, Any]:
-    """What ``config.json`` of a training run says.
+    """Read ``config.json`` of a training run.
 
     Args:
-      path: the folder.
-      kind: what was trained.
+      path: path of the folder.
+      kind: description of the trained object.
 
     Returns:
-      The configuration as ``config``, the number of steps as ``steps``, and what was
-      kept beside them.
+      The configuration as ``config``, the number of steps as ``steps``, and the
+      environment stored beside them.
 
     Raises:
-      InputError: if it is missing, damaged, or not that of a training run.
+      InputError: if the file is missing, damaged, or not that of a training run.
     """
     file = Path(path) / CONFIG
     try:
@@ -257,16 +257,17 @@ def read_record(path: str | Path, kind: Kind) -> dict[str, Any]:
 def read_final(
     path: str | Path, like: Items, kind: Kind, *, best: bool = False
 ) -> dict[str, Any]:
-    """Parts of the last state of a finished training run, or of its best so far.
+    """Read parts of the last checkpoint of a finished training run, or of the best.
 
     Args:
-      path: the folder.
-      like: the parts wanted, in their shapes.
-      kind: what was trained.
-      best: whether to take the state of the highest score, of an unfinished run too.
+      path: path of the folder.
+      like: requested parts, with their shapes.
+      kind: description of the trained object.
+      best: whether to read the checkpoint of the highest score, which an unfinished run
+        can have too.
 
     Returns:
-      These parts.
+      The requested parts.
 
     Raises:
       InputError: if the run is missing, unfinished or damaged.
@@ -284,7 +285,7 @@ def read_final(
             )
         try:
             return _read(manager, folder, found, like)
-        except Exception as error:  # as in restore
+        except Exception as error:  # Orbax's errors have no common base class.
             raise InputError(
                 f"the state after {found} steps in {path} cannot be read "
                 f"({_short(error)}); {kind.finish}"
@@ -292,7 +293,7 @@ def read_final(
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` that are complete, oldest first."""
+    """Read the complete lines of ``metrics.jsonl``, oldest first."""
     lines = complete_lines(Path(path) / METRICS)
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
@@ -303,7 +304,7 @@ def _open(folder: Path, keep: int) -> ocp.CheckpointManager:
         preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
         best_fn=_score_of,
         create=False,
-        # Only the first of several processes writes, and waits for nobody.
+        # Only the first of several processes writes, without waiting for the others.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="training"
         )
@@ -321,7 +322,7 @@ def _read(
     manager: ocp.CheckpointManager, folder: Path, step: int, like: Items
 ) -> dict[str, Any]:
     written = _read_checksums(folder).get(str(step))
-    # A kill can come before checksums are noted: then Orbax is the judge.
+    # A kill can come before checksums are stored; then only Orbax detects damage.
     if written is not None:
         there = _checksums(folder / STATES / str(step))
         changed = [n for n in {*written, *there} if written.get(n) != there.get(n)]
@@ -333,7 +334,7 @@ def _read(
 
 
 def _checksums(state: Path) -> dict[str, int]:
-    """The CRC-32 of every file below a folder."""
+    """CRC-32 of every file below a folder."""
     files = sorted(file for file in state.rglob("*") if file.is_file())
     return {
         str(file.relative_to(state)): zlib.crc32(file.read_bytes()) for file in files
@@ -341,7 +342,7 @@ def _checksums(state: Path) -> dict[str, int]:
 
 
 def _read_checksums(folder: Path) -> dict[str, dict[str, int]]:
-    """What was noted of each state, nothing if the file is missing or damaged."""
+    """Checksums of each checkpoint, empty if the file is missing or damaged."""
     try:
         found = json.loads((folder / CHECKSUMS).read_text())
     except (OSError, ValueError):
@@ -350,7 +351,7 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of metrics, infinite if the line is damaged."""
+    """Step of a line of metrics, infinite if the line is damaged."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -358,6 +359,6 @@ def _step_of(line: str) -> float:
 
 
 def _short(error: Exception) -> str:
-    """The first line of what may be pages."""
+    """Type and first line of an error, whose message can be very long."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Files that survive a kill: whole ones renamed into place, long ones line by line."""
+"""Crash-safe files: atomic replacement, and appending of lines."""
 
 import contextlib
 import json
@@ -14,10 +14,10 @@ CONFIG = "config.json"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file under another name and renames it into place.
+    """Write a file under another name and rename it into place.
 
     Raises:
-      InputError: if that fails; what was there before is still there.
+      InputError: if that fails; a previous file is then unchanged.
     """
     temporary = None
     try:
@@ -42,10 +42,10 @@ def write_atomically(path: Path, text: str) -> None:
 def append(path: Path, text: str) -> None:
     """Add complete lines to a file.
 
-    A kill can leave the last line cut off: :func:`complete_lines` drops it.
+    A kill can leave the last line incomplete; :func:`complete_lines` drops it.
 
     Raises:
-      InputError: if that fails; the file is then as it was before.
+      InputError: if that fails; the file is then unchanged.
     """
     before = path.stat().st_size if path.exists() else 0
     try:
@@ -63,7 +63,7 @@ def append(path: Path, text: str) -> None:
 
 
 def complete_lines(path: Path) -> Iterator[str]:
-    """The lines of a file; one that was cut off at its end is taken out of it."""
+    """Iterate over the lines of a file, and remove an incomplete last line from it."""
     if not path.exists():
         return
     text = path.read_text(errors="replace")
@@ -74,7 +74,7 @@ def complete_lines(path: Path) -> Iterator[str]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder for output.
+    """Create a folder for output.
 
     Raises:
       InputError: if that fails.
@@ -89,14 +89,14 @@ def make_folder(path: Path) -> None:
 
 
 def read_json(file: Path, repair: bool = False) -> Any:
-    """The content of a JSON file, None if it is not there.
+    """Read a JSON file; return None if it does not exist.
 
     Args:
-      file: its path.
-      repair: put a damaged file aside, as if it were not there.
+      file: path of the file.
+      repair: whether to move a damaged file aside, as if it did not exist.
 
     Raises:
-      InputError: if it is damaged.
+      InputError: if the file is damaged.
     """
     if not file.exists():
         return None
@@ -119,17 +119,17 @@ def open_config(
     progress: str,
     repair: bool = False,
 ) -> None:
-    """Writes a folder's ``config.json``, or checks that it says the same.
+    """Write a folder's ``config.json``, or check that it has the same settings.
 
     Args:
-      folder: the folder, which exists.
-      config: everything that decides the result.
-      environment: versions, command and the like, kept beside it.
+      folder: path of an existing folder.
+      config: everything that determines the result.
+      environment: versions, command and the like, stored beside the configuration.
       progress: name of the file whose presence means that work has begun.
-      repair: put a damaged or missing ``config.json`` right.
+      repair: whether to replace a damaged or missing ``config.json``.
 
     Raises:
-      InputError: if the folder was made with other settings; they are listed.
+      InputError: if the folder was made with other settings, which are listed.
     """
     old = read_json(folder / CONFIG, repair)
     config = json.loads(json.dumps(dict(config)))

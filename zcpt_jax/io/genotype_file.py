@@ -1,6 +1,6 @@
-"""Genotype files: the result of a search, and what retraining starts from.
+"""Genotype files: the result of a search and the input of retraining.
 
-:func:`resolve_genotype` also takes the other ways in which people name a genotype.
+:func:`resolve_genotype` also accepts the other ways to specify a genotype.
 """
 
 import json
@@ -12,19 +12,19 @@ from typing import Any
 from zcpt_jax.types import InputError, Space
 
 GENOTYPE = "genotype.json"
-"""What a genotype file is called in a run directory."""
+"""Name of the genotype file in a run directory."""
 
 
 @dataclass(frozen=True)
 class GenotypeFile:
-    """What ``genotype.json`` holds.
+    """Content of ``genotype.json``.
 
     Attributes:
       space: name of the space.
-      options: those of the space it was found in.
-      genotype: in the space's usual form; one that is JSON is kept as such in the file.
-      dataset: what it was found on.
-      num_classes: of that dataset.
+      options: options of the searched space.
+      genotype: genotype in the space's usual form; JSON is stored as such in the file.
+      dataset: name of the dataset of the search.
+      num_classes: number of classes of that dataset.
     """
 
     space: str
@@ -35,7 +35,7 @@ class GenotypeFile:
 
 
 def dump_genotype(record: GenotypeFile) -> str:
-    """The JSON text of a genotype file."""
+    """Format a genotype file as JSON."""
     fields = asdict(record)
     if record.genotype.startswith("{"):
         fields["genotype"] = json.loads(record.genotype)
@@ -43,10 +43,10 @@ def dump_genotype(record: GenotypeFile) -> str:
 
 
 def load_genotype(path: str | Path) -> GenotypeFile:
-    """Reads a genotype file.
+    """Read a genotype file.
 
     Raises:
-      InputError: if it is missing, empty, damaged or of another form.
+      InputError: if the file is missing, empty, damaged or of another format.
     """
     try:
         text = Path(path).read_text()
@@ -78,21 +78,21 @@ def load_genotype(path: str | Path) -> GenotypeFile:
 
 
 def resolve_genotype(text: str, space: Space) -> str:
-    """The genotype that a user means.
+    """Resolve a name, path or text to a genotype.
 
-    A published name goes before a file of that name (``./NAME`` is the file), and what
-    exists on disk before a genotype written out.
+    A published name takes precedence over a file of that name (``./NAME`` is the file),
+    and an existing path takes precedence over a genotype written out.
 
     Args:
-      text: name of a genotype that the space has published, path of a genotype file or
-        of a run directory, or a genotype in any form that ``space.parse`` takes.
-      space: the space it has to be in, whatever its options.
+      text: name of a published genotype of the space, path of a genotype file or of a
+        run directory, or a genotype in any form that ``space.parse`` accepts.
+      space: space of the genotype; its options are ignored.
 
     Returns:
-      The canonical form.
+      The genotype in canonical form.
 
     Raises:
-      InputError: if it is none of these, or a file of another space.
+      InputError: if the text is none of these, or a file of another space.
     """
     published = space.published()
     name = text.strip()
@@ -114,7 +114,7 @@ def resolve_genotype(text: str, space: Space) -> str:
 def _exists(text: str) -> bool:
     try:
         return bool(text.strip()) and Path(text).exists()
-    except (OSError, ValueError):  # a genotype can be too long for a path
+    except (OSError, ValueError):  # A genotype can be too long for a path.
         return False
 
 

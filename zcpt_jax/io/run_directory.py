@@ -1,8 +1,8 @@
-"""Run directories: configuration, progress that survives a kill, results.
+"""Run directories: configuration, crash-safe progress and results.
 
-Files are written whole and renamed into place; scores are added line by line, and a
-line that a kill cut off is dropped. Whatever moment a run is killed at, the next run
-goes on from the lines that are complete.
+Files are written whole and renamed into place; scores are appended line by line, and a
+line that a kill left incomplete is dropped. Whenever a run is killed, the next run
+resumes from the complete lines.
 """
 
 import json
@@ -36,10 +36,10 @@ _VALIDATION_FIELDS = {"genotype", "start", "scores"}
 
 
 class RunDirectory:
-    """One search on disk; hand it to the search as its memory.
+    """A search on disk, passed to the search as its memory.
 
     Attributes:
-      path: the folder.
+      path: path of the folder.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class RunDirectory:
         overwrite: bool = False,
         repair: bool = False,
     ) -> None:
-        """Creates the folder, or opens it to go on.
+        """Create the folder, or open it to resume.
 
         Args:
-          path: the folder.
-          config: everything that decides the result. A folder made with another is
-            refused.
-          environment: versions, command and the like, kept beside the configuration.
-          overwrite: start anew whatever is there.
-          repair: put damaged lines aside and go on from those before them.
+          path: path of the folder.
+          config: everything that determines the result. A folder made with another
+            configuration is refused.
+          environment: versions, command and the like, stored beside the configuration.
+          overwrite: whether to start again, whatever is in the folder.
+          repair: whether to move damaged lines aside and resume from those before them.
 
         Raises:
           InputError: if the folder cannot be written, was made with another
@@ -83,11 +83,11 @@ class RunDirectory:
         }
 
     def recall(self, proposal: int, step: int, edge: str) -> list[Any] | None:
-        """Return the scores of a decision of an earlier run, or None."""
+        """Return the scores of an earlier run's decision, or None."""
         return self._scores.get((proposal, step, edge))
 
     def keep(self, records: Sequence[DecisionRecord]) -> None:
-        """Write the decisions that are not there yet."""
+        """Write the decisions that are not yet in the file."""
         new = [s for s in records if not self._has(s)]
         if new:
             self._scores.update(
@@ -106,16 +106,16 @@ class RunDirectory:
         return all(key in self._scores for key in keys)
 
     def recall_validation(self, genotype: str, start: int) -> list[Any] | None:
-        """Validation scores of an earlier run, or None."""
+        """Return the validation scores of an earlier run, or None."""
         return self._validated.get((genotype, start))
 
     def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
-        """Writes the scores of one genotype on consecutive minibatches."""
+        """Write the scores of one genotype on consecutive minibatches."""
         line = {"genotype": genotype, "start": start, "scores": _plain(scores)}
         append(self.path / VALIDATION, _text([line]))
 
     def decisions(self) -> list[dict[str, Any]]:
-        """All lines of the decisions file, scores as numbers."""
+        """Return all lines of the decisions file, with scores as numbers."""
         result = []
         for line in self._decisions:
             scores = {e: _floats(s) for e, s in line["scores"].items()}
@@ -123,22 +123,22 @@ class RunDirectory:
         return result
 
     def read_json(self, name: str, repair: bool = False) -> Any:
-        """The content of one of the folder's JSON files, None if it is not there.
+        """Read a JSON file of the folder; return None if it does not exist.
 
         Args:
-          name: of the file.
-          repair: put a damaged file aside, as if it were not there.
+          name: name of the file.
+          repair: whether to move a damaged file aside, as if it did not exist.
 
         Raises:
-          InputError: if it is damaged.
+          InputError: if the file is damaged.
         """
         return read_json(self.path / name, repair)
 
     def write(self, name: str, text: str) -> None:
-        """Writes a file of the folder in one go.
+        """Write a file of the folder atomically.
 
         Raises:
-          InputError: if that fails; what was there before is still there.
+          InputError: if that fails; a previous file is then unchanged.
         """
         write_atomically(self.path / name, text)
 
@@ -173,14 +173,14 @@ def _text(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(values: Any) -> Any:
-    """Numbers, or lists of them, for JSON, which has no name for NaN and infinities."""
+    """Convert numbers to JSON values; NaN and infinities, which JSON lacks, to text."""
     if isinstance(values, Sequence | np.ndarray):
         return [_plain(value) for value in values]
     return float(values) if math.isfinite(values) else str(float(values))
 
 
 def _floats(values: Any) -> Any:
-    """The inverse of :func:`_plain`."""
+    """Inverse of :func:`_plain`."""
     if isinstance(values, list):
         return [_floats(value) for value in values]
     return float(values)

@@ -1,4 +1,4 @@
-"""Where the time of a command went: phases, compiled programs, busy devices."""
+"""Timings of a command: phases, compiled programs and device utilisation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from zcpt_jax.stopwatch import merge_seconds
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time went.
+    """Timings of a command.
 
     Attributes:
-      seconds: wall time by phase.
-      busy_seconds: for how long devices had something to do, compiling left out.
-      devices: what they are, such as ``1 gpu device (NVIDIA H200)``.
-      programs: what was compiled, in order.
+      seconds: wall time in seconds by phase.
+      busy_seconds: time in seconds in which devices were busy, without compilation.
+      devices: description of the devices, such as ``1 gpu device (NVIDIA H200)``.
+      programs: compiled programs, in order.
     """
 
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -26,7 +26,7 @@ class Timings:
     programs: tuple[Program, ...] = ()
 
     def after(self, earlier: "Timings") -> "Timings":
-        """These timings and those of earlier runs of the same work."""
+        """Add the timings of earlier runs of the same work."""
         return Timings(
             merge_seconds(earlier.seconds, self.seconds),
             earlier.busy_seconds + self.busy_seconds,
@@ -40,7 +40,7 @@ class Timings:
         return sum(self.seconds.values())
 
     def describe(self) -> str:
-        """On what it ran, how busy that was, and what was compiled, in a sentence."""
+        """Describe devices, their utilisation and compilation in one sentence."""
         count = len(self.programs)
         compiled = sum(p.trace_seconds + p.compile_seconds for p in self.programs)
         share = 100 * self.busy_seconds / (self.total or 1.0)
@@ -51,19 +51,19 @@ class Timings:
         )
 
     def chunk_on(self, devices: str) -> int | None:
-        """The masks that were put together last, None if it was on other devices."""
+        """Return the last chunk size in masks, or None for timings of other devices."""
         if devices != self.devices or not self.programs:
             return None
         last = {program.name: program.chunk for program in self.programs}
         return min(last.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists."""
+        """Convert to plain dictionaries and lists."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def of_json(found: Any) -> "Timings":
-        """The inverse of :meth:`as_json`; what is not of its form counts as nothing."""
+        """Inverse of :meth:`as_json`; return empty timings for anything malformed."""
         try:
             programs = tuple(Program(**one) for one in found["programs"])
             seconds = {str(k): float(v) for k, v in found["seconds"].items()}

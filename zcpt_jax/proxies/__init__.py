@@ -1,4 +1,4 @@
-"""Zero-cost proxies. Each is a pure function; its conventions are in its record.
+"""Zero-cost proxies: pure functions, each with a record of its conventions.
 
 To add one: write ``_name.py`` with the function and its :class:`Proxy` record, and add
 a line to the table below.
@@ -69,14 +69,14 @@ PROXIES: dict[str, Proxy] = {proxy.name: proxy for proxy in _ALL}
 
 
 def get_proxy(name: str) -> Proxy:
-    """The proxy of that name.
+    """Look up a proxy by its name.
 
     Args:
-      name: a key of :data:`PROXIES`, or several joined by ``+``: an ensemble that adds
-        their ranks.
+      name: a key of :data:`PROXIES`, or several joined by ``+`` for an ensemble that
+        adds their ranks.
 
     Raises:
-      InputError: if there is none; the message lists those there are.
+      InputError: if the name is unknown; the message lists the known names.
     """
     parts = name.split("+")
     for part in parts:

@@ -1,4 +1,4 @@
-"""AZ-NAS: how features, and gradients, change from block to block."""
+"""AZ-NAS: changes of features and gradients from block to block."""
 
 import math
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from zcpt_jax.proxies._spectra import eigenvalues, gram
 from zcpt_jax.types import ApplyFn, Batch, InputError, Proxy, Variables
 
 _IMAGES = 32
-"""Half the published number, at half the cost. What the scores average over are
-positions: of 8x8 there are 2048 still."""
+"""Number of noise images: half the published number, at half the cost. The scores
+average over images and positions, of which 8x8 feature maps still have 2048."""
 
 _SEED = 0
 
@@ -27,26 +27,26 @@ def az_expressivity(
 ) -> jax.Array:
     """Sum over blocks of the entropy of the principal components of their features.
 
-    The entropy is that of the eigenvalues of the covariance of the channels, over
-    images of noise and positions, divided by their sum (Lee and Ham 2024; with their
-    code's 1e-8 inside the logarithm). BatchNorm has the statistics of the batch.
+    The entropy is that of the eigenvalues, divided by their sum, of the covariance of
+    the channels over noise images and positions (Lee and Ham 2024; with their code's
+    1e-8 inside the logarithm). BatchNorm uses the statistics of the batch.
 
-    Blocks are what a network marks: the stem and the cells (the newest state at a
+    A network marks its blocks: the stem and the cells (the newest state at a
     :class:`zcpt_jax.nn.CutPoint`) and the last feature map (the input of a
-    :class:`zcpt_jax.nn.GlobalAverage`). What follows a cell before the next mark is
-    part of its block: of NAS-Bench-201 the published code counts the two reductions by
-    themselves, and leaves out the last BatchNorm and ReLU. In a network without marks
-    each layer that gives a feature map is a block, and counts if it is part of the
+    :class:`zcpt_jax.nn.GlobalAverage`). Layers between a cell and the next mark belong
+    to the cell's block; in NAS-Bench-201 the published code counts the two reductions
+    separately and omits the last BatchNorm and ReLU. In a network without marks each
+    layer whose output is a feature map is a block, and counts if it is part of the
     network under the masks.
 
-    The published code draws new weights (He et al.); these are the network's. It gives
-    -inf to a network one of whose blocks is constant; here that block gives zero.
+    The published code draws new weights (He et al.); here the network's weights are
+    used. It gives -inf to a network with a constant block; here that block scores zero.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: the shape of its images is used, and its key.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images and its key are used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.
@@ -62,19 +62,19 @@ def az_expressivity(
 def az_progressivity(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """The smallest increase of the entropy from a block to the next.
+    """Smallest increase of the entropy from a block to the next.
 
-    Entropies and blocks as in :func:`az_expressivity` (Lee and Ham 2024). In a network
-    without marks the next are those layers that read a layer's output.
+    Entropies and blocks are those of :func:`az_expressivity` (Lee and Ham 2024). In a
+    network without marks, the next blocks are the layers that read a layer's output.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: the shape of its images is used, and its key.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images and its key are used.
+      masks: architecture weights, one array per group.
 
     Returns:
-      A scalar, mostly negative; the least there can be if the masks leave no two
+      A scalar, mostly negative; the lowest possible value if the masks leave no two
       successive blocks.
 
     Raises:
@@ -100,28 +100,28 @@ def az_trainability(
 ) -> jax.Array:
     """Mean over blocks of 2 - s - 1/s, s the spectral norm of the block's Jacobian.
 
-    Blocks as in :func:`az_expressivity`. With v an array of random signs at a block's
-    output and g = J^T v the gradient it gives at the output of the block before, J^T is
-    approximated by the mean of g v^T over images and positions; where a block reduces
-    the resolution, the values of g that belong to one position of v count as channels
-    (Lee and Ham 2024; with their code's 1e-6 added to s in 1/s).
+    Blocks are those of :func:`az_expressivity`. Let v be an array of random signs at a
+    block's output and g = J^T v the resulting gradient at the previous block's output;
+    J^T is approximated by the mean of g v^T over images and positions. If a block
+    reduces the resolution, the values of g at one position of v count as channels (Lee
+    and Ham 2024; with their code's 1e-6 added to s in 1/s).
 
-    A block whose output is its input scores -inf in their code; here it scores as a
-    block that lets no gradient through, about -1e6. In a network without marks every
-    pair of layers counts of which one reads the other's output under the masks.
+    A block whose output is its input scores -inf in their code; here it scores about
+    -1e6, like a block without any gradient. In a network without marks, every pair of
+    layers counts if one reads the other's output under the masks.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: the shape of its images is used, and its key.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images and its key are used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, at most zero.
 
     Raises:
-      InputError: if the network has no two successive blocks, or one that raises the
-        resolution.
+      InputError: if the network has no two successive blocks, or has a block that
+        increases the resolution.
     """
     blocks = _find_blocks(apply_fn, variables, batch, masks)
     key = jax.random.key(_SEED) if batch.key is None else batch.key
@@ -129,7 +129,7 @@ def az_trainability(
     jacobians, dead, counts = [], [], []
     for source, target in _steps(blocks, "az_trainability"):
         shape = blocks.features[target].shape
-        # The key itself gave the images.
+        # The images were drawn from the key itself.
         key_of_block = jax.random.fold_in(key, target)
         signs = jax.random.rademacher(key_of_block, shape, jnp.float32)
         grads = _pull_back(parts[target][0], blocks.features, source, signs)
@@ -149,9 +149,9 @@ def az_trainability(
 
 
 class _Blocks(NamedTuple):
-    features: list[jax.Array]  # the output [B, H, W, C] of each block
-    counts: list[jax.Array]  # whether it is part of the network, a boolean scalar
-    marked: bool  # whether the network says what its blocks are
+    features: list[jax.Array]  # output [B, H, W, C] of each block
+    counts: list[jax.Array]  # boolean scalars: is the block part of the network
+    marked: bool  # whether the network marks its blocks
     # Each block's output as a function of all blocks' outputs.
     outputs: Callable[[list[jax.Array]], list[jax.Array]]
 
@@ -159,7 +159,7 @@ class _Blocks(NamedTuple):
 def _find_blocks(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> _Blocks:
-    """Runs the network on noise and notes its blocks."""
+    """Run the network on noise images and capture its blocks."""
     images = noise_images(batch, _IMAGES)
 
     def run_marked(tap: capture.StateTap) -> None:
@@ -224,10 +224,10 @@ def _find_blocks(
 
 
 def _parts(blocks: _Blocks) -> list[tuple[core.ClosedJaxpr, list[int]]]:
-    """For each block the function of :attr:`outputs` that computes it alone.
+    """Split :attr:`outputs` into one function per block.
 
     Returns:
-      the function and the numbers of the blocks whose outputs it reads.
+      For each block, the function and the indices of the blocks whose outputs it reads.
     """
     closed = jax.make_jaxpr(blocks.outputs)(blocks.features)
     jaxpr = closed.jaxpr
@@ -248,7 +248,7 @@ def _parts(blocks: _Blocks) -> list[tuple[core.ClosedJaxpr, list[int]]]:
 def _pull_back(
     part: core.ClosedJaxpr, features: list[jax.Array], source: int, signs: jax.Array
 ) -> jax.Array:
-    """The gradient that ``signs`` at a block's output give at block ``source``."""
+    """Gradient at the output of block ``source`` of the cotangent ``signs``."""
 
     def rerun(x: jax.Array) -> jax.Array:
         inputs = [*features[:source], x, *features[source + 1 :]]
@@ -258,8 +258,8 @@ def _pull_back(
 
 
 def _steps(blocks: _Blocks, name: str) -> list[tuple[int, int]]:
-    """Which block follows which."""
-    if blocks.marked:  # the block before, not others that a cell reads besides
+    """Pairs of successive blocks ``(source, target)``."""
+    if blocks.marked:  # Only the previous block, not a cell's other input.
         steps = [(block - 1, block) for block in range(1, len(blocks.features))]
     else:
         read = [sources for _, sources in _parts(blocks)]
@@ -273,7 +273,7 @@ def _steps(blocks: _Blocks, name: str) -> list[tuple[int, int]]:
 
 
 def _entropies(blocks: _Blocks) -> list[jax.Array]:
-    """The entropy of each block's normalised principal components."""
+    """Entropy of each block's normalised principal components."""
     matrices = []
     for x in blocks.features:
         rows = x.reshape(-1, x.shape[-1])
@@ -281,7 +281,7 @@ def _entropies(blocks: _Blocks) -> list[jax.Array]:
         matrices.append(gram(rows) / rows.shape[0])
     found = []
     for values in eigenvalues(matrices):
-        values = jnp.maximum(values, 0)  # below zero by rounding
+        values = jnp.maximum(values, 0)  # Rounding can make them negative.
         total = values.sum()
         share = values / jnp.where(total > 0, total, 1)
         found.append(-(share * jnp.log(share + 1e-8)).sum())
@@ -289,10 +289,10 @@ def _entropies(blocks: _Blocks) -> list[jax.Array]:
 
 
 def _fold(grads: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Gradients ``[B, H, W, C]`` as rows, one for each position of ``shape``.
+    """Reshape gradients ``[B, H, W, C]`` to rows, one per position of ``shape``.
 
-    Where a step between two resolutions is not whole, as where pooling pads its input,
-    the borders are padded with zeros, or cut off, by the same width on both sides.
+    If the ratio of the two resolutions is not an integer, for instance after a pool
+    that pads its input, both borders are zero-padded or cropped by the same width.
     """
     batch, *sizes, channels = grads.shape
     steps = [round(size / out) for size, out in zip(sizes, shape[1:3], strict=True)]

@@ -1,4 +1,4 @@
-"""What several proxies share: the loss, gradients of weights, the positive network."""
+"""Helpers of several proxies: loss, weight gradients and the all-positive network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Kernels = Mapping[capture.Path, jax.Array]
 
 
 def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
-    """Mean cross-entropy of logits ``[B, classes]`` and integer labels ``[B]``."""
+    """Compute the mean cross-entropy of logits ``[B, classes]`` and labels ``[B]``."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean()
 
@@ -27,7 +27,7 @@ def loss_of_kernels(
     norm: Norm = "batch",
     on_kernel: capture.KernelTap | None = None,
 ) -> Any:
-    """The loss of one batch as a function of the kernels alone."""
+    """Return the loss of one batch as a function of the kernels only."""
 
     def loss(kernels: Kernels) -> jax.Array:
         logits = capture.forward(
@@ -46,7 +46,7 @@ def loss_of_kernels(
 def kernel_gradients(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> tuple[Kernels, Kernels]:
-    """Kernels W and dL/dW, with BatchNorm on the statistics of the batch."""
+    """Compute kernels W and dL/dW, with BatchNorm on the statistics of the batch."""
     kernels = capture.kernels(variables)
     loss = loss_of_kernels(apply_fn, variables, batch, masks)
     return kernels, jax.grad(loss)(kernels)
@@ -55,10 +55,10 @@ def kernel_gradients(
 def layer_gradients(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> Kernels:
-    """dL/dW of each layer, with BatchNorm on the statistics of the batch.
+    """Compute dL/dW of each layer, with BatchNorm on the statistics of the batch.
 
-    Layers in a loop (``nn.scan``) have one for each iteration, as if the loop was
-    written out.
+    Layers in a loop (``nn.scan``) have one gradient per iteration, as if the loop was
+    unrolled.
     """
     layers: list[capture.Path] = []
     loss = loss_of_kernels(
@@ -75,14 +75,14 @@ def layer_gradients(
 def image_correlations(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """How alike the network's responses to changes of two images are.
+    """Correlate the input gradients of the images of a batch.
 
-    The rows that are correlated are the gradients of the sum of all logits with
-    respect to each image, with BatchNorm on the statistics of the batch.
+    The correlated rows are the gradients of the sum of all logits with respect to each
+    image, with BatchNorm on the statistics of the batch.
 
     Returns:
-      The correlation matrix ``[B, B]``, NaN where an image has no influence at all; and
-      the logits ``[B, classes]``.
+      Correlation matrix ``[B, B]``, NaN where an image has no influence at all, and
+      logits ``[B, classes]``.
     """
 
     def total(images: Any) -> tuple[jax.Array, jax.Array]:
@@ -97,10 +97,10 @@ def image_correlations(
 
 
 def positive_inputs(variables: Variables, batch: Batch) -> tuple[Variables, jax.Array]:
-    """Absolute weights and one image of ones: the network of path weights.
+    """Return absolute weights and one image of ones for the all-positive network.
 
-    With BatchNorm skipped every unit is then a sum of non-negative terms, and the sum
-    of the logits is the total weight of all paths (Tanaka et al. 2020, section 5).
+    Without BatchNorm every unit is then a sum of non-negative terms, and the sum of the
+    logits is the total weight of all paths (Tanaka et al. 2020, section 5).
     """
     images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
     return jax.tree.map(jnp.abs, variables), images

@@ -1,4 +1,4 @@
-"""Ensembles: several proxies, put together by how they rank what is compared."""
+"""Ensembles: several proxies, combined by their ranks of the compared networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,36 +11,36 @@ from zcpt_jax.types import ApplyFn, Batch, Combine, InputError, Proxy, Variables
 
 
 def ranks(column: np.ndarray) -> np.ndarray:
-    """1 for the lowest value; equal values share their mean rank, NaN stays NaN."""
+    """Rank values from 1 for the lowest; ties get their mean rank, NaN stays NaN."""
     below = (column[:, None] > column[None]).sum(axis=1)
     equal = (column[:, None] == column[None]).sum(axis=1)
     return np.where(np.isnan(column), np.nan, below + (equal + 1) / 2)
 
 
 def rank_sum(scores: np.ndarray) -> np.ndarray:
-    """The sum over proxies of the ranks of what is compared.
+    """Sum the ranks of n networks over M proxies.
 
-    As TE-NAS adds the ranks of its two (Chen et al., ICLR 2021).
+    TE-NAS combines its two proxies this way (Chen et al., ICLR 2021).
 
     Args:
-      scores: ``[n, M]``, higher is better.
+      scores: scores ``[n, M]``, higher is better.
 
     Returns:
-      ``[n]``, from M to n * M.
+      Rank sums ``[n]``, from M to n * M.
     """
     return np.stack([ranks(column) for column in scores.T]).sum(axis=0)
 
 
 def log_rank_sum(scores: np.ndarray) -> np.ndarray:
-    """The sum over proxies of log(rank / n): a low rank by one proxy weighs heavily.
+    """Sum log(rank / n) over M proxies, so that one low rank weighs heavily.
 
-    As AZ-NAS puts its four together (Lee and Ham, CVPR 2024).
+    AZ-NAS combines its four proxies this way (Lee and Ham, CVPR 2024).
 
     Args:
-      scores: ``[n, M]``, higher is better.
+      scores: scores ``[n, M]``, higher is better.
 
     Returns:
-      ``[n]``, at most 0.
+      Sums ``[n]``, at most 0.
     """
     columns = [ranks(column) for column in scores.T]
     return np.log(np.stack(columns) / len(scores)).sum(axis=0)
@@ -52,19 +52,20 @@ def ensemble(
     combine: Combine = rank_sum,
     reference: str = "",
 ) -> Proxy:
-    """A proxy of several, computed together so that they share what they can.
+    """Build one proxy of several, computed together to share common work.
 
-    Its scores compare networks with each other: candidates of one decision, or the
-    proposals of a search.
+    Its scores are relative to the compared networks: candidates of one decision, or
+    the proposals of a search.
 
     Args:
-      name: what flags and reports call it.
-      members: at least two proxies, none of them an ensemble.
-      combine: how their scores become one.
-      reference: paper.
+      name: name in flags and reports.
+      members: at least two different proxies, none of them an ensemble.
+      combine: function that combines the members' scores ``[n, M]`` to ``[n]``.
+      reference: paper of the ensemble.
 
     Raises:
-      InputError: if there are too few members, one twice, or an ensemble among them.
+      InputError: if there are fewer than two members, a duplicate, or an ensemble among
+        them.
     """
     names = [member.name for member in members]
     nested = [member.name for member in members if member.members]
@@ -80,12 +81,12 @@ def ensemble(
 
 
 def jointly(members: Sequence[Proxy]) -> Proxy:
-    """Several proxies in one function, nothing combined.
+    """Compute several proxies in one function without combining them.
 
-    Its score is ``[M]``, as they give them; work that they share is done once.
+    The score is the array ``[M]`` of the members' scores; common work is done once.
 
     Args:
-      members: proxies, none of them an ensemble.
+      members: M proxies, none of them an ensemble.
     """
     name = "+".join(member.name for member in members)
     return _together(name, members, None, "")
@@ -97,11 +98,7 @@ def _together(
     def score(
         apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
     ) -> jax.Array:
-        """The scores of all members.
-
-        Returns:
-          ``[M]``.
-        """
+        """Compute the scores ``[M]`` of all members."""
         return jnp.stack(
             [jnp.float32(m.score(apply_fn, variables, batch, masks)) for m in members]
         )

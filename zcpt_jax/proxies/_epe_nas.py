@@ -1,4 +1,4 @@
-"""EPE-NAS: how the network's responses to images of one class go together."""
+"""EPE-NAS: correlation of the network's responses to images of one class."""
 
 from typing import Any
 
@@ -15,25 +15,25 @@ _MANY_CLASSES = 100
 def epe_nas(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Sum over classes of ``|sum log(|corr| + k)|`` of each class's correlations.
+    """Sum over classes of ``|sum log(|corr| + k)|`` over the class's correlations.
 
-    The rows that are correlated are those of :func:`zcpt_jax.proxies.jacob_cov`: the
-    gradients of the sum of all logits with respect to each image, with BatchNorm on the
-    statistics of the batch; k = 1e-5. A class has the correlations between its own
-    images (Lopes et al. 2021). With more than 100 classes each class's sum is divided
-    by its number of images, classes of a single image do not count, and the score is
-    the sum over all ordered pairs of classes of the absolute difference, divided by the
-    number of classes. All this as in the published code.
+    The correlated rows are those of :func:`zcpt_jax.proxies.jacob_cov`: the gradients
+    of the sum of all logits with respect to each image, with BatchNorm on the
+    statistics of the batch; k = 1e-5. The correlations of a class are those between its
+    own images (Lopes et al. 2021). With more than 100 classes, each class's sum is
+    divided by its number of images, classes of a single image do not count, and the
+    score is the sum over all ordered pairs of classes of the absolute difference,
+    divided by the number of classes. All of this follows the published code.
 
     Like jacob_cov it is undefined in the DARTS spaces, where every path ends in a
     BatchNorm before the average over positions: the sum of all logits does not depend
-    on the images, and correlations of rounding errors are what is left.
+    on the images, and only correlations of rounding errors remain.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative; NaN if an image has no influence at all, and, with more
@@ -41,8 +41,8 @@ def epe_nas(
     """
     correlations, logits = image_correlations(apply_fn, variables, batch, masks)
     correlations = jnp.abs(jnp.clip(correlations, -1, 1))
-    # How many classes there are, and of which size, is not known when this is compiled,
-    # so every image stands for its class and counts 1/size.
+    # The number of classes and their sizes are unknown at compile time, so every image
+    # represents its class with weight 1/size.
     labels = jnp.asarray(batch.labels)
     same = (labels[:, None] == labels[None]).astype(correlations.dtype)
     size = same.sum(axis=1)

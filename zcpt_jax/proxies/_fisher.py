@@ -1,4 +1,4 @@
-"""Fisher: how much the loss depends on each channel."""
+"""Fisher: sensitivity of the loss to each channel."""
 
 import math
 from typing import Any
@@ -16,15 +16,15 @@ def fisher(
 ) -> jax.Array:
     """Sum over output channels k of 0.5 * mean_n g_nk^2, once per weight of k.
 
-    With ``a`` the output of a convolution or linear layer and ``d = dL/da``,
-    ``g_nk`` is the sum of ``a * d`` over the positions of channel ``k`` (Turner et al.
-    2020, equation 3; Abdelfattah et al. 2021 give each weight its channel's value).
+    Let ``a`` be the output of a convolution or linear layer and ``d = dL/da``; ``g_nk``
+    is the sum of ``a * d`` over the positions of channel ``k`` (Turner et al. 2020,
+    equation 3; Abdelfattah et al. 2021 give each weight its channel's value).
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.

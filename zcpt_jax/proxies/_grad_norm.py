@@ -1,4 +1,4 @@
-"""grad_norm: the size of the loss gradient."""
+"""grad_norm: norm of the loss gradient."""
 
 from typing import Any
 
@@ -14,13 +14,14 @@ def grad_norm(
 ) -> jax.Array:
     """Sum over layers of ||dL/dW||_2.
 
-    Abdelfattah et al. 2021, section 3.2: a Euclidean norm a layer, then the sum.
+    Abdelfattah et al. 2021, section 3.2: the Euclidean norm of each layer, then the
+    sum.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -1,4 +1,4 @@
-"""GraSP: how removing weights changes the flow of the gradient."""
+"""GraSP: change of the gradient flow when weights are removed."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ def grasp(
 ) -> jax.Array:
     """Sum -W * (H g), with g = dL/dW and H the Hessian of the loss.
 
-    Wang et al. 2020, equation 8, with temperature 1 and one batch. H being symmetric,
-    sum W * (H g) = sum g * (H W), and H W is the derivative of the gradient in the
-    direction W: forward over reverse, one pass each.
+    Wang et al. 2020, equation 8, with temperature 1 and one batch. Because H is
+    symmetric, sum W * (H g) = sum g * (H W), and H W is the derivative of the gradient
+    in the direction W: forward over reverse mode, one pass each.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -1,4 +1,4 @@
-"""jacob_cov: how differently the network responds to changes of each image."""
+"""jacob_cov: diversity of the network's responses to changes of each image."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ _EPS = 1e-5
 def jacob_cov(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """-sum (log(v + k) + 1 / (v + k)) of the eigenvalues v of a correlation matrix.
+    """Compute -sum (log(v + k) + 1 / (v + k)), v eigenvalues of a correlation matrix.
 
-    The rows that are correlated are the gradients of the sum of all logits with
-    respect to each image, with BatchNorm on the statistics of the batch; k = 1e-5
-    (Mellor et al. 2020, first version, equation 3). The symmetric eigenvalue solver is
-    used where the published code used the general one.
+    The correlated rows are the gradients of the sum of all logits with respect to each
+    image, with BatchNorm on the statistics of the batch; k = 1e-5 (Mellor et al. 2020,
+    first version, equation 3). The published code uses the general eigenvalue solver;
+    here it is the symmetric one.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, at most about ``-B``; NaN if an image has no influence at all.

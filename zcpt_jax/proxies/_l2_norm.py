@@ -1,4 +1,4 @@
-"""l2_norm: the size of the weights."""
+"""l2_norm: norm of the weights."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def l2_norm(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Sum over layers of ||W||_2, of the layers that are part of the network.
+    """Sum ||W||_2 over the layers that are part of the network.
 
     Abdelfattah et al. 2021, section 3.2. Their code sums over every layer of the
-    module, so that removing an operation by its mask could not change the value; here
-    a layer counts when a path of non-zero weight leads from it to the output. Without
-    masks, and with none of its entries zero, the two are the same.
+    module, so removing an operation by its mask could not change the value; here a
+    layer counts if a path of non-zero weight leads from it to the output. Without
+    masks, or without zeros in them, the two are the same.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: only the shape of its images is used.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images is used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.

@@ -1,4 +1,4 @@
-"""MeCo: how far the channels of feature maps are from being redundant."""
+"""MeCo: linear independence of the channels of feature maps."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ def meco(
     """Sum over layers of the smallest eigenvalue of their channels' correlations.
 
     The correlations are Pearson's, between the channels of a convolution's output for
-    one image of noise, with BatchNorm on that image's statistics; those of a constant
+    one noise image, with BatchNorm on that image's statistics; those of a constant
     channel are zero (Jiang et al. 2023).
 
-    The published code looks at the output of every module, so that a BatchNorm, which
-    leaves correlations as they are, and a module around it count its convolution again;
-    here the convolutions count, those alone that are part of the network under the
-    masks. It runs an image of 64x64; here the image has the size of the batch's, and a
-    layer with no more positions than channels gives zero, as its channels are linearly
-    dependent. The other layers cost an eigenvalue problem each, of their channels.
+    The published code captures the output of every module, so a BatchNorm, which does
+    not change correlations, and its enclosing module count the convolution again; here
+    only convolutions that are part of the network under the masks count. It uses a
+    64x64 image; here the image has the size of the batch's images. A layer with no more
+    positions than channels scores zero, as its channels are linearly dependent. Every
+    other layer costs one eigenvalue problem of the size of its channels.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: the shape of its images is used, and its key.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images and its key are used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -1,4 +1,4 @@
-"""The neural tangent kernel of a batch: its condition number and its trace."""
+"""Condition number and trace of the neural tangent kernel of a batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,13 +16,13 @@ Weights = Mapping[capture.Path, jax.Array]
 
 _NAMES = ("kernel", "kernels", "scale")
 _SLICE = 8
-"""Images whose gradients are computed side by side: memory grows with it."""
+"""Number of images whose gradients are computed together; memory grows with it."""
 
 
 def ntk_cond(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Largest over smallest eigenvalue of ``J J^T``, the condition of the NTK.
+    """Condition number of the NTK: largest over smallest eigenvalue of ``J J^T``.
 
     Row ``i`` of ``J`` is the gradient of the sum of image ``i``'s logits with respect
     to every convolution, linear layer and BatchNorm scale, with BatchNorm on the
@@ -30,21 +30,21 @@ def ntk_cond(
     calls "weight", as in the published code). Lower is better.
 
     The published code divides by a smallest eigenvalue of any sign, and Zero-Cost-PT
-    puts 1e5 in the place of NaN. Here a kernel that float32 cannot tell from a singular
-    one has no condition number: the score is ``inf``. So it is in the DARTS spaces,
-    whose every path ends in a BatchNorm before the average over positions: the sum of
-    all images' logits is fixed then, the rows of ``J`` sum to zero.
+    replaces NaN by 1e5. Here the score is ``inf`` if the kernel is singular in float32
+    precision. This is the case in the DARTS spaces, where every path ends in a
+    BatchNorm before the average over positions: the sum of all images' logits is then
+    constant, and the rows of ``J`` sum to zero.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
-      A scalar of at least one, ``inf`` where the smallest eigenvalue is zero, negative
-      or within float32 rounding of zero (``B * eps`` times the largest), and where a
-      gradient is not finite.
+      A scalar of at least one; ``inf`` if the smallest eigenvalue is zero, negative or
+      within float32 rounding of zero (``B * eps`` times the largest), or if a gradient
+      is not finite.
 
     Raises:
       InputError: if the network has no kernel.
@@ -54,7 +54,7 @@ def ntk_cond(
         return [gradient.ravel() for gradient in gradients.values()]
 
     rows = _of_each_image(row, apply_fn, variables, batch, masks)
-    # A product a weight: one over all of them would need J twice in memory.
+    # One product per weight: a product of the whole J would hold J twice in memory.
     values = jnp.linalg.eigvalsh(sum(part @ part.T for part in rows))
     smallest, largest = values[0], values[-1]
     rounding = len(values) * np.finfo(np.float32).eps * largest
@@ -64,18 +64,18 @@ def ntk_cond(
 def ntk_trace(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Trace of ``J J^T``, which is the NTK's trace norm.
+    """Trace norm of the NTK: the trace of ``J J^T``.
 
-    With ``J`` as in :func:`ntk_cond`, the sum over images of the squared norm of the
-    gradient of the image's summed logits. Shu et al. 2022 take all parameters and, to
-    save time, the gradient of a batch instead of those of its images; biases are left
-    out here, those of the classifier being the same for every network.
+    With ``J`` of :func:`ntk_cond`, this is the sum over images of the squared gradient
+    norm of the image's summed logits. Shu et al. 2022 use all parameters and, to save
+    time, the gradient of a batch instead of those of its images. Here biases are left
+    out, because those of the classifier contribute the same to every network.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, non-negative.
@@ -97,12 +97,12 @@ def _of_each_image(
     batch: Batch,
     masks: Any,
 ) -> Any:
-    """What ``read`` makes of the gradient of each image's summed logits, stacked.
+    """Apply ``read`` to the gradient of each image's summed logits and stack results.
 
-    BatchNorm ties the images of a batch to each other, so that each gradient takes a
-    backward pass over the whole batch.
+    BatchNorm couples the images of a batch, so each gradient needs a backward pass over
+    the whole batch.
     """
-    capture.kernels(variables)  # refuses a network that has none
+    capture.kernels(variables)  # Raises if the network has no kernel.
     flat = traverse_util.flatten_dict(dict(variables["params"]))
 
     def sums(weights: Weights) -> jax.Array:
@@ -118,8 +118,8 @@ def _of_each_image(
     def of_image(cotangent: Any) -> Any:
         return read(pull_back(cotangent)[0])
 
-    # Cotangents, one an image. On CPU gradients of convolutions inside a loop take 10
-    # to 30 times as long as outside; elsewhere a loop saves compilation.
+    # One cotangent per image. On CPU, gradients of convolutions take 10 to 30 times as
+    # long inside a loop as outside; elsewhere a loop saves compile time.
     ones = np.eye(batch.images.shape[0], dtype=np.float32)
     if current().loops:
         return jax.lax.map(of_image, ones, batch_size=_SLICE)

@@ -1,4 +1,4 @@
-"""NWOT: how differently the images of a batch activate the ReLUs."""
+"""NWOT: diversity of the images' ReLU activation patterns."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def nwot(
     *,
     norm: Norm = "running",
 ) -> jax.Array:
-    """log|det K| of the kernel of activation patterns.
+    """Compute log|det K| of the kernel K of activation patterns.
 
     With ``c`` the 0/1 pattern of a ReLU's input, ``K = sum c c^T + (1-c)(1-c)^T`` over
     all ReLUs of the network (Mellor et al. 2021, section 3; "hook_logdet" in their
@@ -28,25 +28,25 @@ def nwot(
     oversight of theirs; ``norm='batch'`` gives their corrected version.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules are counted as
-        they ask to be; if it has none, every ``max(z, 0)`` counts once, but for those
-        of normalisation layers (:func:`zcpt_jax.nn.capture.read_relus`).
-      variables: its variables.
+      apply_fn: network as a function. Its :class:`zcpt_jax.nn.ReLU` modules are counted
+        as often as they specify; if it has none, every ``max(z, 0)`` counts once,
+        except in normalisation layers (:func:`zcpt_jax.nn.capture.read_relus`).
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
-      norm: how BatchNorm acts.
+      masks: architecture weights, one array per group.
+      norm: mode of BatchNorm.
 
     Returns:
-      A scalar, ``-inf`` where two images have the same patterns everywhere.
+      A scalar; ``-inf`` if two images have the same patterns everywhere.
 
     Raises:
-      InputError: if the network has no ReLU, or one where it cannot be looked at.
+      InputError: if the network has no ReLU, or one that cannot be captured.
     """
 
     def read(z: jax.Array, count: Any, zero_count: Any) -> jax.Array:
         if jnp.ndim(count):  # a stack of ReLUs
             kernels = jax.vmap(pattern_kernel)(z)
-            # Counts of thousands, which a lower precision would round.
+            # A lower precision would round counts in the thousands.
             return jnp.tensordot(count, kernels, axes=1, precision="highest")
         return count * pattern_kernel(z) + zero_count * (z.size / z.shape[0])
 
@@ -62,15 +62,15 @@ def nwot(
 
 
 def pattern_kernel(z: jax.Array) -> jax.Array:
-    """Number of units on which two samples agree in being positive.
+    """Count the units whose sign agrees (positive or not) for each pair of samples.
 
-    Exact: integers, up to 2^24 units.
+    The counts are exact integers for up to 2^24 units.
 
     Args:
-      z: ``[B, ...]``, the inputs of a ReLU.
+      z: inputs of a ReLU, ``[B, ...]``.
 
     Returns:
-      float32 ``[B, B]``.
+      Counts, float32 ``[B, B]``.
     """
     active = (z > 0).reshape(z.shape[0], -1)
     bits = current().patterns == "bits"
@@ -78,10 +78,10 @@ def pattern_kernel(z: jax.Array) -> jax.Array:
 
 
 def _agreements_by_product(active: jax.Array) -> jax.Array:
-    """For tensor cores: bfloat16 holds +-1 exactly, and sums are float32.
+    """Count agreements with a matrix product, for tensor cores.
 
-    With ``s = +-1`` in place of 0/1 one product does the work of two, since
-    ``c c^T + (1-c)(1-c)^T = (s s^T + n) / 2``.
+    bfloat16 represents +-1 exactly, and sums are float32. With ``s = +-1`` instead of
+    0/1 one product suffices: ``c c^T + (1-c)(1-c)^T = (s s^T + n) / 2``.
     """
     signs = jnp.where(active, 1, -1).astype(jnp.bfloat16)
     product = jnp.matmul(signs, signs.T, preferred_element_type=jnp.float32)
@@ -89,9 +89,9 @@ def _agreements_by_product(active: jax.Array) -> jax.Array:
 
 
 def _agreements_by_bits(active: jax.Array) -> jax.Array:
-    """For CPUs: 32 units in a word, whose differing bits are counted.
+    """Count agreements by the differing bits of 32-unit words, for CPUs.
 
-    A third of the time that the matrix product takes, which is a skinny one.
+    This takes a third of the time of the matrix product, which is a skinny one.
     """
     samples, units = active.shape
     padded = jnp.pad(active, ((0, 0), (0, -units % 32))).reshape(samples, 32, -1)

@@ -1,4 +1,4 @@
-"""Counting activation patterns: of images over units, and of units over images."""
+"""Counts of distinct activation patterns, of images over units or vice versa."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ _CROP_SIZES = (4, 8)
 
 
 class Pattern(NamedTuple):
-    """What one ReLU does, or a stack of them.
+    """Activation pattern of one ReLU or a stack of ReLUs.
 
     Attributes:
-      active: bool ``[B, units]``, whether the input is positive.
-      counts: bool ``[units]``, whether the unit is part of the network.
+      active: whether the input is positive, bool ``[B, units]``.
+      counts: whether the unit is part of the network, bool ``[units]``.
     """
 
     active: jax.Array
@@ -38,36 +38,35 @@ class Pattern(NamedTuple):
 def linear_regions(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """In how many linear regions of the network about 3000 tiny gray crops lie.
+    """Count the linear regions of the network that contain about 3000 tiny gray crops.
 
     Two crops are in one region if every ReLU unit is active on both or on neither;
-    BatchNorm is in evaluation mode (Chen et al. 2021; Zero-Cost-PT scores it so). The
-    published code crops 3x3 pixels of one random channel and feeds them to a copy of
-    the network with a one-channel stem; here the channel is repeated, which equals a
-    stem whose kernel is the sum over its input channels. The crops have 4x4 pixels,
-    or 8x8 where the network refuses those, since the networks here halve their images
-    without rounding. They lie on one grid in every image, so that the count does not
-    depend on the order of the images, and there are fewer of them if the images are
-    few and small.
+    BatchNorm is in evaluation mode (Chen et al. 2021, and as Zero-Cost-PT scores it).
+    The published code crops 3x3 pixels of one random channel and feeds them to a copy
+    of the network with a one-channel stem; here the channel is repeated, which equals a
+    stem whose kernel is the sum over its input channels. The crops have 4x4 pixels, or
+    8x8 if the network rejects those, because the networks here halve their images
+    without rounding. They lie on the same grid in every image, so that the count does
+    not depend on the order of the images. Few and small images give fewer crops.
 
-    Random images, or too many units, put every crop in a region of its own, and the
-    score decides nothing.
+    With random images or too many units every crop lies in a different region, and the
+    score is uninformative.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules count while an
+      apply_fn: network as a function. Its :class:`zcpt_jax.nn.ReLU` modules count if an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
-        counts, but for those of normalisation layers
+        counts, except in normalisation layers
         (:func:`zcpt_jax.nn.capture.read_relus`).
-      variables: its variables.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, a whole number.
 
     Raises:
-      InputError: if the network has no ReLU, one where it cannot be looked at, or takes
-        no images as small as 8x8.
+      InputError: if the network has no ReLU, has one that cannot be captured, or
+        accepts no images as small as 8x8.
     """
     crops = _gray_crops(apply_fn, variables, batch, masks)
     patterns = _patterns(
@@ -85,29 +84,29 @@ def linear_regions(
 def swap(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Number of distinct patterns that units of the network have over the images.
+    """Count the distinct activation patterns of the network's units over the images.
 
-    The pattern of a ReLU unit says on which of the images it is active; the score is
-    the size of the set of patterns, with BatchNorm on the statistics of the batch
-    (Peng et al. 2024, without their regularisation by the number of parameters). Their
-    code leaves ReLU6 out and averages over 32 draws of weights from N(0, 1). They score
-    16 images: with many more, nearly every unit has a pattern of its own and the
-    score is little else than the number of units.
+    The pattern of a ReLU unit is the set of images on which it is active; the score is
+    the number of distinct patterns, with BatchNorm on the statistics of the batch (Peng
+    et al. 2024, without their regularisation by the number of parameters). Their code
+    leaves ReLU6 out and averages over 32 draws of weights from N(0, 1). They score 16
+    images: with many more, nearly every unit has a unique pattern and the score is
+    almost the number of units.
 
     Args:
-      apply_fn: the network. Its :class:`zcpt_jax.nn.ReLU` modules count while an
+      apply_fn: network as a function. Its :class:`zcpt_jax.nn.ReLU` modules count if an
         operation of non-zero weight reads them; if it has none, every ``max(z, 0)``
-        counts, but for those of normalisation layers
+        counts, except in normalisation layers
         (:func:`zcpt_jax.nn.capture.read_relus`).
-      variables: its variables.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]``; the labels are not used.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar, a whole number.
 
     Raises:
-      InputError: if the network has no ReLU, or one where it cannot be looked at.
+      InputError: if the network has no ReLU, or one that cannot be captured.
     """
     patterns = _patterns("swap", apply_fn, variables, batch.images, masks, norm="batch")
     factors = _random_factors(np.random.default_rng(0), batch.images.shape[0])
@@ -133,12 +132,12 @@ def _patterns(
     masks: Any,
     norm: Norm,
 ) -> list[Pattern]:
-    """The patterns of every ReLU of a network.
+    """Activation patterns of every ReLU of a network.
 
     A ReLU is part of the network if operations of non-zero weight read it. Supernets
     of NAS-Bench-201 share one ReLU among the convolutions that read a node and count
-    each convolution's wrapper whatever its weight is, so that the ReLU is needed if and
-    only if it counts more often than it counts as zeros (``zero_count``).
+    each convolution's wrapper whatever its weight, so the ReLU is part of the network
+    if and only if ``count`` exceeds ``zero_count``.
     """
 
     def pattern(z: jax.Array, count: Any, zero_count: Any) -> Pattern:
@@ -161,23 +160,22 @@ def _patterns(
 
 
 def _random_factors(random: np.random.Generator, count: int) -> np.ndarray:
-    """Two hash functions of ``count`` bits, ``[2, count]``."""
+    """Factors of two hash functions of ``count`` bits, ``[2, count]``."""
     return random.integers(2**32, size=(2, count), dtype=np.uint32)
 
 
 def _hash(bits: jax.Array, factors: np.ndarray, axis: int) -> jax.Array:
-    """Sums of random numbers modulo 2^32.
+    """Hash rows of bits by sums of random numbers modulo 2^32.
 
-    Two rows of bits that differ have the same sum by a chance of 2^-32, the same two
-    sums by a chance of 2^-64: among the 10^12 pairs of a million patterns a collision
-    is not to be expected. A matrix of agreements would be exact and take a thousand
-    times the time.
+    Two different rows have the same sum with probability 2^-32, and the same two sums
+    with probability 2^-64, so no collision is expected among the 10^12 pairs of a
+    million patterns. An exact matrix of agreements would take a thousand times as long.
     """
     return jnp.where(bits, factors, np.uint32(0)).sum(axis=axis, dtype=jnp.uint32)
 
 
 def _count_distinct(first: jax.Array, second: jax.Array) -> jax.Array:
-    """The number of distinct pairs, as a float32; exact up to 2^24."""
+    """Number of distinct pairs as a float32, exact up to 2^24."""
     a, b = jax.lax.sort((first, second), num_keys=2)
     changes = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
     return changes.sum().astype(jnp.float32) + 1
@@ -186,7 +184,7 @@ def _count_distinct(first: jax.Array, second: jax.Array) -> jax.Array:
 def _gray_crops(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Crops of single channels, ``[N, size, size, C]`` with all channels the same."""
+    """Crops of single channels, repeated to ``[N, size, size, C]``."""
     images = jnp.asarray(batch.images)
     count, height, width, channels = images.shape
     size = _crop_size(apply_fn, variables, images.shape, masks)
@@ -225,7 +223,7 @@ def _crop_size(
 
 
 def _grid(rows: int, columns: int, channels: int, count: int) -> Sequence[np.ndarray]:
-    """About ``count`` places, at least one, as top rows, left columns and channels."""
+    """About ``count`` crops, at least one, as top rows, left columns and channels."""
     count = min(max(count, 1), rows * columns * channels)
     side = 1
     while min(side, rows) * min(side, columns) * channels < count:

@@ -1,4 +1,4 @@
-"""plain: SNIP with the signs left in."""
+"""plain: SNIP without the absolute values."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def plain(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Sum (W * dL/dW).
+    """Sum of W * dL/dW.
 
     Abdelfattah et al. 2021, section 3.2.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

@@ -1,4 +1,4 @@
-"""Which layers are part of the network that the masks leave."""
+"""Live layers: those that are part of the network under the masks."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from zcpt_jax.types import ApplyFn, Batch, InputError, Variables
 def reach(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> dict[capture.Path, jax.Array]:
-    """Whether a path of operations of non-zero weight leads through each layer.
+    """Determine which layers lie on a path of operations of non-zero weight.
 
-    Supernets run operations of weight zero too, so a layer's output does not tell. The
+    Supernets also run operations of weight zero, so a layer's output is not enough. The
     network is run with positive weights, without BatchNorm, on one image of ones: a
-    layer counts when its output is not zero and the logits depend on it. Each layer's
+    layer counts if its output is not zero and the logits depend on it. Each layer's
     output is scaled to at most 1, so that nothing overflows and no ReLU6 saturates.
 
     Args:
-      apply_fn: the network.
-      variables: its variables; a weight that happens to be zero cuts no path.
-      batch: only the shape of its images is used.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network; a weight that is zero cuts no path.
+      batch: minibatch; only the shape of its images is used.
+      masks: architecture weights, one array per group.
 
     Returns:
-      path of the layer, as ``on_layer`` of :func:`zcpt_jax.nn.forward` has it, to a
-      boolean scalar.
+      Boolean scalar for each layer's path, as ``on_layer`` of
+      :func:`zcpt_jax.nn.forward` receives it.
 
     Raises:
-      InputError: if the network has kernels but no Flax module that calls on them.
+      InputError: if the network has kernels but no Flax module that uses them.
     """
     positive = jax.tree.map(lambda leaf: jnp.abs(leaf) + 1, variables)
     images = jnp.ones((1, *batch.images.shape[1:]), jnp.float32)
@@ -67,7 +67,7 @@ def reach(
 
         return run(gain).sum()
 
-    # A gain for each value, not one for all: a normalisation would undo that.
+    # One gain per value: a normalisation layer would cancel a gain common to all.
     flows = jax.grad(total)([jnp.ones(shape) for _, shape in calls])
     unreached = jnp.zeros((), bool)
     reached = dict.fromkeys(capture.kernels(variables), unreached)

@@ -1,4 +1,4 @@
-"""params and flops: the size of the network, the baselines of every proxy."""
+"""params and flops: the size of the network, the baselines for every proxy."""
 
 import math
 from typing import Any
@@ -14,17 +14,17 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def params(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Number of weights of the layers that are part of the network.
+    """Count the weights of the layers that are part of the network.
 
-    Of convolutions and linear layers, without biases and BatchNorm. For the masks of a
-    genotype these are the weights of its network, but for operations that lead
-    nowhere, which are left out.
+    Convolutions and linear layers count, biases and BatchNorm do not. For the masks of
+    a genotype the result is the number of weights of its network, except operations on
+    no path to the output, which are left out.
 
     Args:
-      apply_fn: the network.
-      variables: its variables; only their shapes matter.
-      batch: only the shape of its images is used.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network; only their shapes matter.
+      batch: minibatch; only the shape of its images is used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A float32 scalar, exact up to 2^24.
@@ -41,16 +41,16 @@ def params(
 def flops(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Multiply-adds, for one image, of the layers that are part of the network.
+    """Count the multiply-adds per image of the layers that are part of the network.
 
-    Counted as :func:`zcpt_jax.nn.size.count_flops` counts them, and as they are for
-    the network of a genotype, but for operations that lead nowhere: they are left out.
+    The count is that of :func:`zcpt_jax.nn.size.count_flops`, and that of the network
+    of a genotype, except that operations on no path to the output are left out.
 
     Args:
-      apply_fn: the network.
-      variables: its variables; only their shapes matter.
-      batch: only the shape of its images is used.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network; only their shapes matter.
+      batch: minibatch; only the shape of its images is used.
+      masks: architecture weights, one array per group.
 
     Returns:
       A float32 scalar, exact up to 2^24.

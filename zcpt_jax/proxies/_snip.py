@@ -1,4 +1,4 @@
-"""SNIP: what the loss would lose with each weight gone, to first order."""
+"""SNIP: first-order change of the loss when each weight is removed."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def snip(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Sum |W * dL/dW|.
+    """Sum of |W * dL/dW|.
 
     Lee et al. 2019, equation 6, without the normalisation over weights.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
+      apply_fn: network as a function.
+      variables: variables of the network.
       batch: images ``[B, H, W, C]`` and labels ``[B]``.
-      masks: operation weights.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.

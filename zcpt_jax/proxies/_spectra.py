@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 
 def eigenvalues(matrices: Sequence[jax.Array]) -> list[jax.Array]:
-    """Eigenvalues of symmetric matrices, those of one size by one batched call.
+    """Compute eigenvalues of symmetric matrices, with one batched call per size.
 
     Args:
-      matrices: each ``[C, C]``, C may differ. The cost of each grows as C^3.
+      matrices: symmetric matrices ``[C, C]``; C may differ. Each costs O(C^3).
 
     Returns:
-      for each matrix its eigenvalues ``[C]`` in ascending order.
+      Eigenvalues ``[C]`` of each matrix in ascending order.
     """
     by_size: dict[int, list[int]] = {}
     for index, matrix in enumerate(matrices):
@@ -26,14 +26,14 @@ def eigenvalues(matrices: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def gram(rows: jax.Array) -> jax.Array:
-    """The smaller of ``rows^T rows`` and ``rows rows^T``.
+    """Compute the smaller of ``rows^T rows`` and ``rows rows^T``.
 
-    They have the same eigenvalues but for zeros: the squares of the singular values.
+    Both have the same non-zero eigenvalues: the squares of the singular values.
 
     Args:
-      rows: ``[N, C]``.
+      rows: matrix ``[N, C]``.
 
     Returns:
-      ``[min(N, C), min(N, C)]``.
+      Gram matrix ``[min(N, C), min(N, C)]``.
     """
     return rows.T @ rows if rows.shape[1] <= rows.shape[0] else rows @ rows.T

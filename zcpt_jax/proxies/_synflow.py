@@ -1,4 +1,4 @@
-"""SynFlow: the total weight of all paths through the network, per parameter."""
+"""SynFlow: total weight of all paths through the network, per parameter."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from zcpt_jax.types import ApplyFn, Batch, Proxy, Variables
 def synflow(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """Sum |W * dR/dW| of R, the sum of the logits of the all-positive network.
+    """Sum of |W * dR/dW|, with R the sum of the logits of the all-positive network.
 
     Tanaka et al. 2020, equation 2, summed over convolutions and linear layers: weights
     are replaced by their absolute values, BatchNorm is skipped, the input is one image
     of ones.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: only the shape of its images is used.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images is used.
+      masks: architecture weights, one array per group.
 
     Returns:
-      A scalar; ``inf`` beyond 3e38, where :func:`log_synflow` still has a value.
+      A scalar; ``inf`` beyond 3e38, where :func:`log_synflow` is still finite.
     """
     mantissa, exponent = _flow(apply_fn, variables, batch, masks)
     return jnp.ldexp(mantissa, exponent)
@@ -35,7 +35,7 @@ def synflow(
 def log_synflow(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> jax.Array:
-    """The natural logarithm of :func:`synflow`, finite where that overflows.
+    """Natural logarithm of :func:`synflow`, finite where that overflows.
 
     Returns:
       A scalar; ``-inf`` for a network whose output does not depend on its input.
@@ -47,12 +47,12 @@ def log_synflow(
 def _flow(
     apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """The score as ``mantissa * 2**exponent``.
+    """Compute the score as ``mantissa * 2**exponent``.
 
     R is linear in each weight and every term is non-negative, so the sum of
     W * dR/dW is the derivative of R in the direction W: one forward-mode pass, no
     weight gradients. At cut points the states are divided by a power of two, which is
-    exact and, the network being homogeneous, comes out of R as a factor.
+    exact and, because the network is homogeneous, factors out of R.
     """
     variables, images = positive_inputs(variables, batch)
     kernels = capture.kernels(variables)

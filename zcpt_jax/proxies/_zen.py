@@ -1,4 +1,4 @@
-"""Zen: how much the last feature map moves when the images do, BatchNorm undone."""
+"""Zen: sensitivity of the last feature map to the images, corrected for BatchNorm."""
 
 from typing import Any
 
@@ -16,29 +16,29 @@ _STEP = 0.01
 
 
 def zen(apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any) -> jax.Array:
-    """``log E|f(x + a e) - f(x)|`` plus the logarithms that BatchNorm divides by.
+    """Sum of ``log E|f(x + a e) - f(x)|`` and the logarithms of BatchNorm's divisors.
 
     ``f`` is the feature map before the global average (the logits of a network without
-    :class:`zcpt_jax.nn.GlobalAverage`), ``x`` and ``e`` are 16 images of noise each,
-    ``a`` = 0.01 and ``|.|`` sums over the feature map. BatchNorm acts with the
-    statistics of the batch, and each adds the logarithm of the root of its input's
-    variance, averaged over channels (Lin et al. 2021, as in their code).
+    :class:`zcpt_jax.nn.GlobalAverage`), ``x`` and ``e`` are 16 noise images each,
+    ``a`` = 0.01 and ``|.|`` sums over the feature map. BatchNorm uses the statistics of
+    the batch, and each adds the logarithm of the square root of its input's variance,
+    averaged over channels (Lin et al. 2021, as in their code).
 
-    Differences from the published code. It draws all weights from N(0, 1); here each
-    kernel given is divided by its root mean square, which brings it to that scale. With
-    kernels as small as PyTorch draws them the logarithms are negative and every layer
-    is a loss: over 100 small NAS-Bench-201 networks the rank correlation with accuracy
+    Differences from the published code: it draws all weights from N(0, 1); here each
+    given kernel is divided by its root mean square, which brings it to that scale. With
+    PyTorch's small initial kernels the logarithms are negative and every layer lowers
+    the score: over 100 small NAS-Bench-201 networks the rank correlation with accuracy
     is then -0.63, and 0.72 at the published scale. The variances are those of ``x``
-    rather than running averages. A BatchNorm counts when a path of non-zero weight
-    leads from it to the features, so that a supernet with one operation an edge scores
-    as the discrete network does. One draw of noise stands for 32 of noise and weights.
+    rather than running averages. A BatchNorm counts if a path of non-zero weight leads
+    from it to the features, so that a supernet with one operation per edge scores as
+    the discrete network does. One draw of noise replaces 32 of noise and weights.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: the shape of its images is used, and its key, from which the noise is
-        drawn; without a key the noise is the same every time.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: minibatch; only the shape of its images and its key are used. Without a key
+        the noise is the same every time.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar; ``-inf`` for a network whose output does not depend on its input.
@@ -73,12 +73,12 @@ def _at_unit_scale(
     images: Array,
     masks: Any,
 ) -> Variables:
-    """Variables with each layer's kernel divided by its root mean square."""
+    """Divide each layer's kernel by its root mean square."""
 
     def split(kernels: Kernels) -> Kernels:
         return capture.by_layer(kernels, layers, apply_fn, variables, images, masks)
 
-    # The transpose of the split joins the kernels of a loop's iterations.
+    # The transpose of ``split`` joins the kernels of a loop's iterations.
     kernels, join = jax.vjp(split, capture.kernels(variables))
     scaled = {}
     for path, kernel in kernels.items():
@@ -95,18 +95,18 @@ def _features_and_scales(
     gains: Any,
     layers: list[capture.Path],
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """The features, and of each BatchNorm the logarithm of what it divides by.
+    """Features, and the logarithm of each BatchNorm's divisor.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      images: ``[B, H, W, C]``.
-      masks: operation weights.
-      gains: what the output of each BatchNorm is multiplied by, None for nothing.
-      layers: to which the paths of the layers are added.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      images: images ``[B, H, W, C]``.
+      masks: architecture weights, one array per group.
+      gains: factor of the output of each BatchNorm, None for no factors.
+      layers: list that receives the paths of the layers.
 
     Returns:
-      The features and a list, in order of execution, of scalars, ``[E]`` for a
+      Features, and the logarithms in order of execution: a scalar each, ``[E]`` for a
       BatchNorm of a stack.
     """
     features: list[jax.Array] = []

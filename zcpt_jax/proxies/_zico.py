@@ -1,4 +1,4 @@
-"""ZiCo: how much the gradients of two minibatches agree."""
+"""ZiCo: agreement of the gradients of two minibatches."""
 
 from typing import Any
 
@@ -14,25 +14,24 @@ def zico(
 ) -> jax.Array:
     """Sum over layers of log(sum over weights of mean|g| / std(g)).
 
-    ``g`` is dL/dW of a minibatch, and mean and standard deviation are over minibatches
-    (Li et al. 2023). The two minibatches are the halves of the batch, as the authors of
-    MeCo split it for ZiCo; weights whose gradient is the same in both, and layers
-    without any other, are left out, as in the published code. There the second
-    gradient is added to the first, which is not cleared in between; here each
-    minibatch has its own.
+    ``g`` is dL/dW of a minibatch; mean and standard deviation are over minibatches (Li
+    et al. 2023). The two minibatches are the halves of the batch, as the authors of
+    MeCo split it for ZiCo. Weights with the same gradient in both, and layers of only
+    such weights, are left out, as in the published code. There the second gradient is
+    added to the first, which is not cleared; here each minibatch has its own.
 
     Args:
-      apply_fn: the network.
-      variables: its variables.
-      batch: images ``[B, H, W, C]`` and labels ``[B]``, B at least 2. Only the half in
-        which an image stands matters, not its place there.
-      masks: operation weights.
+      apply_fn: network as a function.
+      variables: variables of the network.
+      batch: images ``[B, H, W, C]`` and labels ``[B]``, B at least 2. The order of the
+        images within a half does not matter.
+      masks: architecture weights, one array per group.
 
     Returns:
       A scalar.
 
     Raises:
-      InputError: if the batch has one image.
+      InputError: if the batch has only one image.
     """
     size = batch.images.shape[0]
     if size < 2:
@@ -50,7 +49,7 @@ def zico(
 
 
 def _agreement(a: jax.Array, b: jax.Array) -> jax.Array:
-    """One layer's term; of two numbers the deviation is half their distance."""
+    """One layer's term; two numbers have half their distance as standard deviation."""
     apart = jnp.abs(a - b)
     ratios = (jnp.abs(a) + jnp.abs(b)) / jnp.where(apart > 0, apart, 1)
     total = jnp.where(apart > 0, ratios, 0).sum()

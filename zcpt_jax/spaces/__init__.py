@@ -1,7 +1,7 @@
 """Search spaces, each a frozen dataclass that satisfies ``zcpt_jax.types.Space``.
 
 To add one: write ``_name.py`` with the dataclass and its Flax modules, and add a line
-to the table below. A space of your own needs no entry: hand the object to the search.
+to the table below. A user's own space needs no entry: pass the object to the search.
 """
 
 import dataclasses
@@ -33,19 +33,19 @@ SPACES: dict[str, Callable[..., Space]] = {
     "nasbench_macro": NasBenchMacro,
     "mobilenet": MobileNet,
 }
-"""Every space by its name; calling an entry with options gives the space."""
+"""Every space class by its name; call an entry with options to build the space."""
 
 
 def get_space(name: str, **options: Any) -> Space:
-    """The space of that name.
+    """Build a space by its name.
 
     Args:
       name: a key of :data:`SPACES`.
-      **options: what differs from the space's defaults, such as ``channels=8``.
+      **options: options that differ from the space's defaults, such as ``channels=8``.
 
     Raises:
-      InputError: if there is no such space, no such option, or no such value of it;
-        the message lists what there is.
+      InputError: if the space, an option or its value is unknown; the message lists
+        the known ones.
     """
     if name not in SPACES:
         raise InputError(f"unknown space {name!r}; known: {', '.join(SPACES)}")
@@ -53,14 +53,14 @@ def get_space(name: str, **options: Any) -> Space:
 
 
 def build_space(make: Callable[..., Space], **options: Any) -> Space:
-    """A space, its options checked.
+    """Build a space after checking its options.
 
     Args:
       make: the space's class.
-      **options: what differs from its defaults.
+      **options: options that differ from the space's defaults.
 
     Raises:
-      InputError: if there is no such option, or no such value of it.
+      InputError: if an option or its value is unknown.
     """
     space = make()
     known = space_options(space)
@@ -87,7 +87,7 @@ def _check_option(key: str, value: Any, kind: Any) -> None:
 
 
 def space_options(space: Space) -> dict[str, Any]:
-    """The options of a space: its dataclass fields but for the name."""
+    """Return the options of a space: its dataclass fields except the name."""
     fields = dataclasses.fields(space)  # type: ignore[arg-type]
     return {f.name: getattr(space, f.name) for f in fields if f.name != "name"}
 

@@ -1,9 +1,9 @@
 """The DARTS space and its subspaces S1 to S4: a normal and a reduction cell.
 
 Liu et al., DARTS, ICLR 2019; Zela et al., Understanding and Robustifying
-Differentiable Architecture Search, ICLR 2020 (S1 to S4); the supernets as Zero-Cost-PT
-scores them (Xiang et al. 2023, appendix, and the authors' published code). The networks
-are in ``_darts_network.py``, the genotypes in ``_darts_genotype.py``.
+Differentiable Architecture Search, ICLR 2020 (S1 to S4). The supernets are those that
+Zero-Cost-PT scores (Xiang et al. 2023, appendix, and the authors' published code). The
+networks are in ``_darts_network.py``, the genotypes in ``_darts_genotype.py``.
 """
 
 from collections.abc import Mapping
@@ -53,17 +53,17 @@ _NODES = (2, 3, 4, 5)
 class Darts(torch_init.TorchDefault):
     """The full space: seven operations on each of the 14 edges of both cells.
 
-    Nodes 0 and 1 of a cell are the outputs of the two cells before it; nodes 2 to 5
+    Nodes 0 and 1 of a cell are the outputs of the two previous cells; nodes 2 to 5
     keep two inputs each. There is no operation ``none``.
 
     Attributes:
-      channels: channels of the first cell's nodes, doubled at each reduction.
-      cells: number of cells; those at one and two thirds are reductions.
+      channels: number of channels of the first cell's nodes, doubled at each reduction.
+      cells: number of cells; those at one and two thirds of the depth are reductions.
       stem: ``cifar`` is one convolution, ``imagenet`` three of stride 2.
-      topology: how the inputs of a node are chosen once operations are: one by one,
-        each removal scored without those removed before; or as the published code
-        does, which puts a removed input back before it scores again, so that the two
-        whose removal leaves the lowest scores stay.
+      topology: how the inputs of a node are chosen after the operations.
+        ``one_by_one`` scores each removal without the inputs removed before.
+        ``published`` puts a removed input back before it scores the next, as the
+        published code does, and keeps the two whose removal gives the lowest scores.
     """
 
     candidates: ClassVar[dict[str, Candidates]] = {
@@ -78,7 +78,7 @@ class Darts(torch_init.TorchDefault):
     name: str = "darts"
 
     def init_masks(self) -> Masks:
-        """``{'normal': [14, O], 'reduce': [14, O]}``, every entry ``1/O``."""
+        """Masks ``{'normal': [14, O], 'reduce': [14, O]}``, every entry ``1/O``."""
         return {
             group: mask_algebra.undecided(len(rows), len(rows[0]))
             for group, rows in self.candidates.items()
@@ -87,7 +87,7 @@ class Darts(torch_init.TorchDefault):
     def phases(self) -> tuple[Phase, ...]:
         """Operations of 14 edges, then inputs of 3 nodes; both cells in lockstep.
 
-        Node 2 has two inputs and keeps them.
+        Node 2 has only two inputs and keeps both.
         """
         operations = tuple(
             mask_algebra.edge_decisions(
@@ -119,15 +119,15 @@ class Darts(torch_init.TorchDefault):
         return tuple(decisions)
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """All operations on all edges; BatchNorm in the cells is not affine."""
+        """Supernet: all operations on all edges, non-affine BatchNorm in the cells."""
         return self._build(self.candidates, num_classes, discrete=False)
 
     def whole(self, num_classes: int) -> nn.Module:
-        """All operations on all edges, with the affine BatchNorm of the networks."""
+        """All operations on all edges, with affine BatchNorm as in the networks."""
         return self._build(self.candidates, num_classes, discrete=True)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The network of a genotype: BatchNorm is affine, pools have none."""
+        """Discrete network with affine BatchNorm, and none after pools."""
         found = parse_genotype(genotype, self.name, self.candidates)
         candidates: dict[str, Candidates] = {}
         for group in GROUPS:
@@ -138,18 +138,18 @@ class Darts(torch_init.TorchDefault):
         return self._build(candidates, num_classes, discrete=True)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """:meth:`whole`: only supernets have BatchNorm after pools."""
+        """Return :meth:`whole`, because only supernets have BatchNorm after pools."""
         del scales
         return self.whole(num_classes)
 
     def evaluation_network(
         self, genotype: str, num_classes: int, auxiliary: bool = False
     ) -> nn.Module:
-        """The network of a genotype, with an auxiliary head if asked for."""
+        """Discrete network of a genotype, optionally with an auxiliary head."""
         return self.network(genotype, num_classes).clone(auxiliary=auxiliary)
 
     def published(self) -> Mapping[str, str]:
-        """Cells of DARTS, P-DARTS, PC-DARTS and Zero-Cost-PT; none in S1 to S4."""
+        """Cells of DARTS, P-DARTS, PC-DARTS and Zero-Cost-PT; none for S1 to S4."""
         return published_cells() if self.candidates is Darts.candidates else {}
 
     def _build(
@@ -166,10 +166,10 @@ class Darts(torch_init.TorchDefault):
         )
 
     def genotype(self, masks: Masks) -> str:
-        """The JSON text of fully decided masks.
+        """JSON genotype of discretised masks.
 
-        An edge on which ``none`` was chosen (S3) and that was kept says so. The
-        published code turns it into ``skip_connect``, by an index that is off.
+        A kept edge on which ``none`` was chosen (S3) is written as ``none``. The
+        published code turns it into ``skip_connect`` by an off-by-one index.
         """
         return dump({group: self._cell(masks[group], group) for group in GROUPS})
 
@@ -189,7 +189,7 @@ class Darts(torch_init.TorchDefault):
         )
 
     def masks_of(self, genotype: str) -> Masks:
-        """The decided masks ``{'normal': [14, O], 'reduce': [14, O]}``."""
+        """Discretised masks ``{'normal': [14, O], 'reduce': [14, O]}``."""
         found = parse_genotype(genotype, self.name, self.candidates)
         masks = {}
         for group in GROUPS:
@@ -202,21 +202,21 @@ class Darts(torch_init.TorchDefault):
         return masks
 
     def parse(self, text: str) -> str:
-        """The canonical JSON of a genotype in JSON or as a Python literal.
+        """Convert a genotype in JSON or as a Python literal to canonical JSON.
 
         Raises:
-          InputError: if it is malformed or not in this space.
+          InputError: if the genotype is malformed or not in this space.
         """
         return dump(parse_genotype(text, self.name, self.candidates))
 
     def forms(self, genotype: str) -> dict[str, str]:
-        """The Python literal of the DARTS code base."""
+        """Python literal that the DARTS code base reads."""
         return {
             "as Python": literal(parse_genotype(genotype, self.name, self.candidates))
         }
 
     def owner(self, path: tuple[str, ...]) -> tuple[Owner, ...] | None:
-        """Stacks of operations have an owner for each edge, all others none."""
+        """Owners of a layer: one for each edge of an operation stack, else None."""
         if len(path) < 2 or not path[0].startswith("cell") or not path[1][0].isdigit():
             return None
         reduction = int(path[0].removeprefix("cell")) in reductions(self.cells)
@@ -229,7 +229,7 @@ class Darts(torch_init.TorchDefault):
         )
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """The normal and the reduction cell."""
+        """Drawings of the normal and the reduction cell."""
         found = parse_genotype(genotype, self.name, self.candidates)
         return tuple(_draw(group, found[group]) for group in GROUPS)
 
@@ -256,7 +256,7 @@ def _everywhere(*ops: str) -> dict[str, Candidates]:
 
 @dataclass(frozen=True)
 class DartsS1(Darts):
-    """S1: two operations an edge, a pair of its own for each edge."""
+    """S1: two operations on each edge, a different pair for each edge."""
 
     candidates: ClassVar[dict[str, Candidates]] = {
         "normal": (
@@ -315,10 +315,10 @@ class DartsS3(Darts):
 class DartsS4(Darts):
     """S4: ``noise`` or ``sep_conv_3x3`` on every edge.
 
-    ``noise`` ignores its input and gives N(0, 1) of the input's shape, anew at every
-    call: pass ``rngs={NOISE: key}``, or a batch with a key. All candidates of a step
-    are compared under the same noise, as they are on the same minibatch; the published
-    code draws anew for each.
+    ``noise`` ignores its input and returns N(0, 1) samples of the input's shape, drawn
+    again at every call: pass ``rngs={NOISE: key}``, or a batch with a key. All
+    candidates of a step are compared under the same noise, just as on the same
+    minibatch; the published code draws new noise for each.
     """
 
     candidates: ClassVar[dict[str, Candidates]] = _everywhere("noise", _SEP3)

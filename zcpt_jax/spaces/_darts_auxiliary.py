@@ -1,4 +1,4 @@
-"""The auxiliary head of the DARTS networks: a second classifier, for training alone."""
+"""The auxiliary head of the DARTS networks: a second classifier used in training."""
 
 import flax.linen as nn
 import jax
@@ -12,15 +12,15 @@ _WINDOW = 5
 
 
 class AuxiliaryHead(nn.Module):
-    """Pools a feature map to 2x2 and classifies it by itself.
+    """Auxiliary classifier that pools a feature map to 2x2.
 
     The head of Liu et al., DARTS, ICLR 2019. For ImageNet the second convolution has no
-    BatchNorm: the published code leaves it out, and so do its results. Of feature maps
-    so large that several positions are left, those are averaged.
+    BatchNorm: the published code, and so its results, omit it. If a large feature map
+    leaves several positions, they are averaged.
 
     Attributes:
       num_classes: number of logits.
-      imagenet: whether it is the head for 7x7 rather than for 8x8.
+      imagenet: whether the head is for 7x7 rather than 8x8 feature maps.
     """
 
     num_classes: int
@@ -28,10 +28,10 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to logits ``[B, num_classes]``.
+        """Map ``[B, H, W, C]`` to logits ``[B, num_classes]``.
 
         Raises:
-          InputError: if the feature map is too small.
+          InputError: if the feature map is too small for the pooling.
         """
         stride = 2 if self.imagenet else 3
         _check(x, _WINDOW + stride)
@@ -61,7 +61,7 @@ class _Conv2x2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H-1, W-1, features]``."""
+        """Map ``[B, H, W, C]`` to ``[B, H-1, W-1, features]``."""
         shape = (2, 2, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape)
         dims = ("NHWC", "HWIO", "NHWC")

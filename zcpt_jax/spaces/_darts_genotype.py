@@ -1,4 +1,4 @@
-"""DARTS genotypes: JSON, and the Python literal that people paste from papers."""
+"""DARTS genotypes: JSON, and the Python literal that papers print."""
 
 import ast
 import json
@@ -10,13 +10,13 @@ from zcpt_jax.types import InputError
 
 GROUPS = ("normal", "reduce")
 EDGES = tuple((node, source) for node in range(2, 6) for source in range(node))
-"""``(node, input)`` of the 14 edges, in the order of mask rows."""
+"""The 14 edges ``(node, input)``, in the order of mask rows."""
 
 Cell = tuple[tuple[int, int, str], ...]
-"""The 8 edges ``(node, input, operation)`` of a cell, sorted."""
+"""The 8 edges ``(node, input, operation)`` of a discrete cell, sorted."""
 
 Genotype = Mapping[str, Cell]
-"""``{'normal': Cell, 'reduce': Cell}``."""
+"""Both cells: ``{'normal': Cell, 'reduce': Cell}``."""
 
 _CONCAT = [2, 3, 4, 5]
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
@@ -28,7 +28,7 @@ _FORM = (
 
 
 def dump(genotype: Genotype) -> str:
-    """The canonical text: compact JSON with the fields of the DARTS code base."""
+    """Format a genotype as compact JSON with the fields of the DARTS code base."""
     fields: dict[str, Any] = {}
     for group in GROUPS:
         fields[group] = [[op, source] for _, source, op in genotype[group]]
@@ -37,7 +37,7 @@ def dump(genotype: Genotype) -> str:
 
 
 def literal(genotype: Genotype) -> str:
-    """The Python literal that the DARTS code base reads."""
+    """Format a genotype as the Python literal that the DARTS code base reads."""
     parts = []
     for group in GROUPS:
         pairs = ", ".join(f"('{op}', {source})" for _, source, op in genotype[group])
@@ -48,15 +48,15 @@ def literal(genotype: Genotype) -> str:
 def parse_genotype(
     text: str, space: str, candidates: Mapping[str, Sequence[Sequence[str]]]
 ) -> Genotype:
-    """Reads either form; nothing in the text is executed.
+    """Parse a genotype in either form without executing any of the text.
 
     Args:
       text: JSON, or ``Genotype(...)`` with or without ``NAME =`` before it.
-      space: the space's name, for messages.
-      candidates: for each cell the operations allowed on each of the 14 edges.
+      space: name of the space, for error messages.
+      candidates: operations allowed on each of the 14 edges of each cell.
 
     Raises:
-      InputError: if it is malformed, or not in the space.
+      InputError: if the genotype is malformed, or not in the space.
     """
     fields = _read(text, space)
     if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
@@ -132,7 +132,7 @@ def _read_literal(text: str) -> dict[str, Any]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, or ``range`` of literal integers from 0 to 99."""
+    """Value of a literal, or of a ``range`` of literal integers from 0 to 99."""
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

@@ -1,4 +1,4 @@
-"""The DARTS networks: supernet and discrete network are one module."""
+"""The DARTS networks: one module for supernet and discrete network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,31 +16,31 @@ from zcpt_jax.spaces._darts_ops import Dilated, Preprocess, Reduce, Separable
 from zcpt_jax.types import AUXILIARY, NOISE, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
-"""The operations on each of the 14 edges; an edge without any is absent."""
+"""Operations on each of the 14 edges; an edge without operations is absent."""
 
 _SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 _DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 
 
 def reductions(cells: int) -> frozenset[int]:
-    """Numbers of the reduction cells: at one and two thirds of the depth."""
+    """Return the indices of the reduction cells: one and two thirds of the depth."""
     return frozenset({cells // 3, 2 * cells // 3})
 
 
 class Cell(nn.Module):
     """One cell: 14 edges between two inputs and four nodes.
 
-    Operations that read one node share its ReLU and its pooled values; the ReLU counts
-    once for each of them whose weight is not zero, since the published supernet leaves
-    out operations of weight zero.
+    Operations that read the same node share its ReLU and its pooled values. The ReLU
+    counts once for each of them whose weight is not zero, because the published
+    supernet skips operations of weight zero.
 
     Attributes:
-      candidates: the operations on each edge.
-      features: channels of each node.
+      candidates: operations on each edge.
+      features: number of channels of each node.
       reduction: whether edges from the cell's inputs have stride 2.
       halve: whether the first input has twice the resolution of the second.
-      discrete: whether this is a discrete network: BatchNorm is affine, and pools
-        are not followed by one.
+      discrete: whether the network is discrete: BatchNorm is affine, and there is none
+        after pools.
     """
 
     candidates: Candidates
@@ -58,17 +58,17 @@ class Cell(nn.Module):
         weights: Sequence[Any],
         in_use: Sequence[Any],
     ) -> jax.Array:
-        """Maps the outputs of the two cells before to this one's.
+        """Map the outputs of the two previous cells to the output of this cell.
 
         Args:
-          s0: ``[B, H0, W0, C0]``.
-          s1: ``[B, H, W, C1]``.
-          unit: scale of the noise.
-          weights: for each edge the weights of its candidates.
-          in_use: for each of them whether it is not zero, as 0 or 1.
+          s0: output of the cell before the previous one, ``[B, H0, W0, C0]``.
+          s1: output of the previous cell, ``[B, H, W, C1]``.
+          unit: scale of the noise, a scalar.
+          weights: architecture weights of the candidates of each edge.
+          in_use: for each edge, 1 for each candidate of non-zero weight, else 0.
 
         Returns:
-          ``[B, H', W', 4 * features]``.
+          Output of the cell, ``[B, H', W', 4 * features]``.
         """
         noise = self._noise(s1, unit)
         for_s0 = Preprocess(self.features, self.halve, self.discrete, name="input_0")
@@ -90,7 +90,7 @@ class Cell(nn.Module):
     def _outgoing(
         self, source: int, z: jax.Array, noise: Any, in_use: Sequence[Any]
     ) -> list[tuple[int, int, jax.Array]]:
-        """Edge, number and output of every operation that reads node ``source``."""
+        """Edge, candidate index and output of each operation reading ``source``."""
         stride = 2 if self.reduction and source < 2 else 1
         uses: dict[str, list[tuple[int, int]]] = {}
         for edge, (_, origin) in enumerate(EDGES):
@@ -117,7 +117,7 @@ class Cell(nn.Module):
             else:
                 used = sum(in_use[e][i] for e, i in entries)
                 outs = self._pool(op, z, len(entries), stride, name, used)
-            # As published, identities are not dropped; supernets drop nothing.
+            # DropPath skips identities, as published, and all paths of a supernet.
             droppable = self.discrete and (op in on or op != "skip_connect")
             for (edge, index), out in zip(entries, outs, strict=True):
                 node = EDGES[edge][0]
@@ -135,7 +135,10 @@ class Cell(nn.Module):
     def _pool(
         self, op: str, z: jax.Array, count: int, stride: int, name: str, used: Any
     ) -> list[jax.Array]:
-        """The same for every edge, but for the BatchNorm after pools in supernets."""
+        """Output of a pool or identity for each edge.
+
+        All edges share it, except for the BatchNorm after pools in supernets.
+        """
         if op == "skip_connect":
             return [z] * count
         pool = windows.average_pool(stride)
@@ -148,7 +151,7 @@ class Cell(nn.Module):
         return list(layers.batch_norm(False, name=name, stack=True)(stacked))
 
     def _noise(self, s1: jax.Array, unit: jax.Array) -> dict[int, jax.Array]:
-        """The noise on each edge that has it; one draw a cell."""
+        """Noise for each edge with a ``noise`` candidate, sampled once per cell."""
         edges = [edge for edge, ops in enumerate(self.candidates) if "noise" in ops]
         if not edges:
             return {}
@@ -168,18 +171,18 @@ def _output_shape(s1: jax.Array, reduction: bool) -> tuple[int, ...]:
 
 
 class Network(nn.Module):
-    """Stem, cells, classifier.
+    """DARTS network: stem, cells and classifier.
 
     Attributes:
       normal: operations on the edges of normal cells.
       reduce: operations on the edges of reduction cells.
-      channels: channels of the first cell's nodes.
+      channels: number of channels of the first cell's nodes.
       cells: number of cells.
       num_classes: number of logits.
       imagenet: whether the stem has three convolutions of stride 2.
-      discrete: whether this is a discrete network.
+      discrete: whether the network is discrete rather than a supernet.
       auxiliary: whether a second head reads the cell at two thirds of the depth. It
-        runs only where its logits are asked for, see :data:`zcpt_jax.types.AUXILIARY`.
+        runs only if its logits are requested, see :data:`zcpt_jax.types.AUXILIARY`.
     """
 
     normal: Candidates
@@ -193,7 +196,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
-        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+        """Compute the logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
 
         Args:
           images: normalised images; H and W divisible by 4, and by 32 with the
@@ -202,8 +205,8 @@ class Network(nn.Module):
             every candidate.
 
         Raises:
-          InputError: if the images or masks have another shape, are too small for the
-            auxiliary head, or the network draws noise and has no key.
+          InputError: if the images or masks have another shape, if the images are too
+            small for the auxiliary head, or if the network draws noise without a key.
         """
         self._check(images)
         weights = {
@@ -215,8 +218,8 @@ class Network(nn.Module):
         unit = jnp.float32(1)
         features, halve = self.channels, self.imagenet
         for index in range(self.cells):
-            # The unit is a state like the others, so that noise keeps its share when
-            # states are rescaled.
+            # The unit passes the cut point too, so that noise keeps its relative scale
+            # when states are rescaled.
             s0, s1, unit = CutPoint(newest=1)(s0, s1, unit)
             reduction = index in reductions(self.cells)
             features *= 2 if reduction else 1
@@ -244,7 +247,7 @@ class Network(nn.Module):
             AUXILIARY,
             "logits",
             head(x),
-            reduce_fn=lambda _, logits: logits,  # rather than a tuple of all calls
+            reduce_fn=lambda _, logits: logits,  # default: a tuple of all calls
             init_fn=lambda: None,
         )
 
@@ -263,7 +266,7 @@ class Network(nn.Module):
         return x, x
 
     def _imagenet_stem(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Both as published: the supernet's stem is three times as wide.
+        # In the published code, too, the supernet's stem is three times as wide.
         features = self.channels if self.discrete else 3 * self.channels
         x = layers.Conv(features // 2, 3, 2, name="stem_conv_1")(images)
         x = layers.batch_norm(name="stem_norm_1")(x)

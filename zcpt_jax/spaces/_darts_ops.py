@@ -1,4 +1,4 @@
-"""The operations of the DARTS spaces, those that read one node side by side."""
+"""The operations of the DARTS spaces, stacked if they read the same node."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,16 @@ from zcpt_jax.nn.capture import ReLU
 
 
 class Separable(nn.Module):
-    """Twice: ReLU, depthwise, 1x1 convolution, BatchNorm. The first ReLU is outside.
+    """A stack of E separable convolutions that read the same node.
 
-    A stack of E of them that read the same node.
+    Each is ReLU, depthwise convolution, 1x1 convolution and BatchNorm, twice. The
+    caller applies the first ReLU.
 
     Attributes:
-      count: E.
-      size: of the depthwise kernels.
-      stride: of the first ones.
-      affine: of the BatchNorms.
+      count: number E of convolutions.
+      size: height and width of the depthwise kernels.
+      stride: stride of the first depthwise convolutions.
+      affine: whether BatchNorm has a scale and a bias.
     """
 
     count: int
@@ -30,11 +31,12 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``.
+        """Map ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``.
 
         Args:
-          activated: the input, ReLU applied.
-          counts: how often the ReLU inside each counts, zero if it is not used.
+          activated: input after ReLU.
+          counts: for each convolution, how often its inner ReLU counts; zero if the
+            convolution is not used.
         """
         features, count, size = activated.shape[-1], self.count, self.size
         y = windows.DepthwiseStack(count, size, self.stride, name="depthwise_1")(
@@ -49,15 +51,15 @@ class Separable(nn.Module):
 
 
 class Dilated(nn.Module):
-    """Depthwise convolution of dilation 2, 1x1 convolution, BatchNorm.
+    """A stack of E dilated convolutions that read the same node.
 
-    A stack of E of them that read the same node.
+    Each is a depthwise convolution of dilation 2, a 1x1 convolution and BatchNorm.
 
     Attributes:
-      count: E.
-      size: of the depthwise kernels.
-      stride: of them.
-      affine: of the BatchNorms.
+      count: number E of convolutions.
+      size: height and width of the depthwise kernels.
+      stride: stride of the depthwise convolutions.
+      affine: whether BatchNorm has a scale and a bias.
     """
 
     count: int
@@ -67,7 +69,7 @@ class Dilated(nn.Module):
 
     @nn.compact
     def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
-        """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/stride, W/stride, C]``."""
+        """Map ReLU outputs ``[B, H, W, C]`` to ``[E, B, H/stride, W/stride, C]``."""
         depthwise = windows.DepthwiseStack(
             self.count, self.size, self.stride, 2, name="depthwise"
         )
@@ -77,11 +79,11 @@ class Dilated(nn.Module):
 
 
 class Reduce(nn.Module):
-    """A stack of E factorized reductions that read the same node: ``skip_connect``.
+    """A stack of E factorised reductions (``skip_connect``) that read the same node.
 
     Attributes:
-      count: E.
-      affine: of the BatchNorms.
+      count: number E of reductions.
+      affine: whether BatchNorm has a scale and a bias.
     """
 
     count: int
@@ -89,8 +91,8 @@ class Reduce(nn.Module):
 
     @nn.compact
     def __call__(self, activated: jax.Array, counts: Sequence[Any]) -> jax.Array:
-        """Maps ``[B, H, W, C]``, ReLU applied, to ``[E, B, H/2, W/2, C]``."""
-        del counts  # no ReLU inside
+        """Map ReLU outputs ``[B, H, W, C]`` to ``[E, B, H/2, W/2, C]``."""
+        del counts  # There is no inner ReLU.
         half = activated.shape[-1] // 2
         parts = []
         for number, x in ((1, activated), (2, activated[:, 1:, 1:])):
@@ -102,12 +104,12 @@ class Reduce(nn.Module):
 
 
 class Preprocess(nn.Module):
-    """Brings a cell's input to its channels, and to its resolution after a reduction.
+    """Adapt a cell's input to its channels, and after a reduction to its resolution.
 
     Attributes:
-      features: output channels.
-      halve: whether the input has twice the resolution.
-      affine: of the BatchNorm.
+      features: number of output channels.
+      halve: whether the input has twice the cell's resolution.
+      affine: whether BatchNorm has a scale and a bias.
     """
 
     features: int
@@ -116,11 +118,11 @@ class Preprocess(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H', W', features]``."""
+        """Map ``[B, H, W, C]`` to ``[B, H', W', features]``."""
         if self.halve:
             reduce = layers.FactorizedReduce(self.features, self.affine, name="reduce")
             return reduce(ReLU(name="relu")(x))
-        # The published hooks see this ReLU twice: its wrapper's name has ReLU in it.
+        # The published hooks also match its wrapper by name, so this ReLU counts twice.
         activated = ReLU(name="relu")(x, count=2.0)
         y = layers.Conv(self.features, 1, name="conv")(activated)
         return layers.batch_norm(self.affine, name="norm")(y)

@@ -1,7 +1,8 @@
-"""Cells of the DARTS space that papers have published, as others retrain them.
+"""Published cells of the DARTS space, as they are commonly retrained.
 
-``sep3~1`` is a ``sep_conv_3x3`` that reads node 1; the inputs of nodes 2 to 5 follow
-each other, two a node. First the normal cell, then the reduction cell.
+``sep3~1`` is a ``sep_conv_3x3`` that reads node 1. Each text lists two inputs for each
+of the nodes 2 to 5, in order. The first is the normal cell, the second the reduction
+cell.
 """
 
 from collections.abc import Mapping
@@ -41,9 +42,9 @@ _CELLS = {
         "sep3~0 skip~1 sep3~0 skip~1 sep3~1 sep3~3 sep3~1 dil5~4",
         "sep3~0 skip~1 max~1 dil5~2 sep3~1 sep3~2 sep5~0 sep3~3",
     ),
-    # Xiang et al., Zero-Cost Operation Scoring, AAAI 2023, by their names in the
-    # authors' repository (MIT): N = 10, V = 100, seeds 0 to 3; "C10" was found on
-    # CIFAR-10 and "in" on ImageNet.
+    # Xiang et al., Zero-Cost Operation Scoring, AAAI 2023, under their names in the
+    # authors' repository (MIT): N = 10, V = 100, seeds 0 to 3; "C10" cells were found
+    # on CIFAR-10 and "in" cells on ImageNet.
     "init_pt_s5_C10_0_100_N10": (
         "sep5~0 sep5~1 sep3~1 sep5~2 sep3~0 sep3~2 sep5~2 sep3~4",
         "sep5~0 sep3~1 sep5~0 sep3~1 sep5~1 sep3~3 sep3~0 sep5~1",
@@ -96,7 +97,7 @@ _CELLS = {
 
 
 def published_cells() -> Mapping[str, str]:
-    """Canonical genotypes by the names they are known by."""
+    """Return the canonical genotypes by their published names."""
     return {name: dump(_read(cells)) for name, cells in _CELLS.items()}
 
 

@@ -1,20 +1,20 @@
-"""Python literals that people paste from papers, read without executing anything."""
+"""Parsing of Python literals, as papers print them, without executing anything."""
 
 import ast
 import warnings
 from typing import Any
 
-_LONGEST = 20_000  # characters; Python's parser is not made for hostile input
+_LONGEST = 20_000  # Characters; Python's parser is not safe against hostile input.
 
 
 def parse_expression(text: str) -> ast.expr:
-    """The syntax tree of one expression, or of the value of one assignment.
+    """Parse one expression, or the value of one assignment, to a syntax tree.
 
     Args:
-      text: such as ``Genotype(...)`` or ``NAME = Genotype(...)``.
+      text: source text such as ``Genotype(...)`` or ``NAME = Genotype(...)``.
 
     Raises:
-      ValueError: if it is too long, too deep, or anything else.
+      ValueError: if the text is too long, nested too deeply, or anything else.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"it has {len(text)} characters, more than {_LONGEST}")
@@ -30,10 +30,10 @@ def parse_expression(text: str) -> ast.expr:
 
 
 def literal(node: ast.expr) -> Any:
-    """The value of a literal.
+    """Evaluate a literal.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if the node is not a literal.
     """
     try:
         return ast.literal_eval(node)

@@ -1,6 +1,6 @@
-"""The MobileNet space: 21 inverted residuals with a kernel and an expansion to choose.
+"""The MobileNet space: kernel size and expansion of each of 21 inverted residuals.
 
-The space of ProxylessNAS (Cai et al., ICLR 2019) as Zero-Cost-PT searches it (Xiang et
+The space of ProxylessNAS (Cai et al., ICLR 2019) as searched by Zero-Cost-PT (Xiang et
 al. 2023, and the authors' published code).
 """
 
@@ -22,21 +22,21 @@ from zcpt_jax.types import Drawing, InputError, Masks, Owner, Phase, Space, Vari
 OPS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "identity")
 IDENTITY = OPS.index("identity")
 CODES = ("0", "1", "2", "3", "4", "5", "-1")
-"""What a genotype writes for each operation."""
+"""The code of each operation in a genotype."""
 GROUP = "layers"
 STEM, FIRST, HEAD = 40, 24, 1728
 _STAGES = ((32, 4, 2), (56, 4, 2), (112, 4, 2), (128, 4, 1), (256, 4, 2), (432, 1, 1))
-"""Channels, layers and stride of each stage."""
+"""Number of channels, number of layers and stride of each stage."""
 
 
 class Layer(NamedTuple):
-    """Where one of the 21 layers stands.
+    """Place and shape of one of the 21 layers.
 
     Attributes:
-      stage: 0 to 5.
-      position: in the stage; the first one changes the shape and has no identity.
-      channels: of its output, before the width multiplier.
-      stride: of its depthwise convolution.
+      stage: index of the stage, 0 to 5.
+      position: index in the stage; layer 0 changes the shape and has no identity.
+      channels: number of output channels, before the width multiplier.
+      stride: stride of the depthwise convolution.
     """
 
     stage: int
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
 
     @property
     def ops(self) -> tuple[str, ...]:
-        """Its candidates."""
+        """Candidate operations of the layer."""
         return OPS if self.position else OPS[:IDENTITY]
 
 
@@ -68,16 +68,18 @@ class MobileNet(Space):
     identity.
 
     Attributes:
-      width_multiplier: scales all channels, rounded down, but for the head's 1728.
+      width_multiplier: factor of all channel counts, rounded down, except the head's
+        1728.
     """
 
     width_multiplier: float = 1.0
     name: str = "mobilenet"
 
     def init_masks(self) -> Masks:
-        """``{'layers': [21, 7]}``: 1 for every candidate, as outputs are just summed.
+        """Masks ``{'layers': [21, 7]}``: 1 per candidate, as outputs are summed.
 
-        The last column is identity, 0 on the first layer of each stage, which has none.
+        The last column is identity; it is 0 in the first layer of each stage, which
+        has no identity.
         """
         return {GROUP: np.array([[op in x.ops for op in OPS] for x in LAYERS], "f4")}
 
@@ -89,19 +91,20 @@ class MobileNet(Space):
         return (Phase("operations", (layers,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """All operations in all layers; BatchNorm is affine, as in the networks."""
+        """All operations in all layers, with affine BatchNorm as in the networks."""
         return self._build(tuple(layer.ops for layer in LAYERS), num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The network of a genotype.
+        """Discrete network of a genotype.
 
-        The published one drops 20 % of the classifier's inputs while it trains. There
-        is no dropout here, which in evaluation, where networks are scored, is the same.
+        The published network applies dropout of 20 % before the classifier in training.
+        There is no dropout here; in evaluation mode, which scoring uses, it is the
+        same.
         """
         candidates = tuple((OPS[index],) for index in _parse(genotype))
         return self._build(candidates, num_classes)
@@ -117,9 +120,9 @@ class MobileNet(Space):
     def init_variables(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """The published initialisations, which differ.
+        """Initialise as published, which differs between supernet and network.
 
-        Convolutions of the supernet are normal with variance ``2 / (k * k * C_out)``,
+        Convolutions of the supernet are normal with variance ``2 / (k * k * C_out)``;
         those of a discrete network have PyTorch's default.
         """
         candidates: Candidates = getattr(module, "candidates", ())
@@ -129,20 +132,20 @@ class MobileNet(Space):
     def init_networks(
         self, module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
     ) -> Variables:
-        """PyTorch's default."""
+        """Initialise with PyTorch's default."""
         return torch_init.torch_init(module, key, image_shape)
 
     def genotype(self, masks: Masks) -> str:
-        """21 integers, joined by spaces, of fully decided masks."""
+        """Genotype of discretised masks: 21 integers joined by spaces."""
         chosen = mask_algebra.chosen(masks[GROUP], GROUP)
         return self.parse(" ".join(CODES[index] for index in chosen))
 
     def parse(self, text: str) -> str:
-        """The 21 integers joined by single spaces.
+        """Normalise a genotype to 21 integers joined by single spaces.
 
         Raises:
-          InputError: if they are not 21, not from -1 to 5, or if the first layer of a
-            stage is an identity.
+          InputError: if there are not 21 integers from -1 to 5, or if the first layer
+            of a stage is an identity.
         """
         return " ".join(CODES[index] for index in _parse(text))
 
@@ -151,7 +154,7 @@ class MobileNet(Space):
         return {GROUP: mask_algebra.one_hot(np.array(_parse(genotype)), len(OPS))}
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """The layers, a row for each stage."""
+        """Drawing of the layers, one row per stage."""
         nodes, labels = {}, {}
         for number, (layer, index) in enumerate(
             zip(LAYERS, _parse(genotype), strict=True)
@@ -162,13 +165,13 @@ class MobileNet(Space):
         return (Drawing("layers", nodes, edges, frozenset({"identity"}), labels),)
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
-        """The operation a layer of the supernet belongs to, None for stem and head."""
+        """Operation that owns a layer of the supernet, None for stem and head."""
         found = re.fullmatch(r"layer(\d+)_(\w+)", path[0])
         return Owner(GROUP, (int(found[1]), OPS.index(found[2]))) if found else None
 
 
 def _parse(text: str) -> list[int]:
-    """The index of the operation in each layer."""
+    """Index of the operation in each layer."""
     codes = text.split()
     unknown = [code for code in codes if code not in CODES]
     if unknown or len(codes) != len(LAYERS):
@@ -189,17 +192,17 @@ def _parse(text: str) -> list[int]:
 
 
 class Network(nn.Module):
-    """Stem, 21 layers, head: supernet and discrete network alike.
+    """Supernet or discrete network: stem, 21 layers and head.
 
-    The outputs of a layer's candidates are summed with their weights, without a factor
-    1/O. An operation of weight zero is absent: its ReLUs do not count.
+    The outputs of a layer's candidates are summed with their architecture weights,
+    without a factor 1/O. An operation of weight zero is absent: its ReLUs do not count.
 
     The published network averages 7x7 pixels before the classifier and so needs images
-    of 224x224; we average all there are, which is the same at that size.
+    of 224x224; here all pixels are averaged, which is the same at that size.
 
     Attributes:
-      candidates: the operations in each of the 21 layers.
-      width_multiplier: scales all channels but the head's, rounded down.
+      candidates: operations in each of the 21 layers.
+      width_multiplier: factor of all channel counts except the head's, rounded down.
       num_classes: number of logits.
     """
 
@@ -209,7 +212,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
-        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+        """Compute the logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
 
         Args:
           images: normalised images; H and W divisible by 32.

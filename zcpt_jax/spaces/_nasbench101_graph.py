@@ -1,9 +1,9 @@
-"""NAS-Bench-101's graphs: what counts of them, and the hash its tables go by.
+"""NAS-Bench-101 graphs: pruning, and the hash that indexes the published tables.
 
 Ying et al., NAS-Bench-101, ICML 2019. A graph is an upper triangular adjacency matrix
-``matrix[source][target]`` with an operation at each vertex, the first being the input
-and the last the output. Two graphs have the same hash if they differ in the order of
-their vertices, or in vertices off every path from input to output.
+``matrix[source][target]`` with an operation at each vertex; the first is the input and
+the last the output. Two graphs have the same hash if they differ only in the order of
+their vertices, or in vertices on no path from input to output.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ Matrix = tuple[tuple[int, ...], ...]
 def prune(
     matrix: Sequence[Sequence[int]], ops: Sequence[str]
 ) -> tuple[Matrix, tuple[str, ...]]:
-    """A graph without the vertices that lie on no path from input to output.
+    """Remove the vertices that lie on no path from input to output.
 
     Args:
-      matrix: ``[V][V]`` of 0 and 1, upper triangular.
-      ops: the V vertices' operations; those of the ends are ignored.
+      matrix: adjacency matrix ``[V][V]`` of 0 and 1, upper triangular.
+      ops: operations of the V vertices; those of input and output are ignored.
 
     Returns:
-      Matrix and operations of the vertices that stay, in their order.
+      Matrix and operations of the remaining vertices, in their order.
 
     Raises:
       InputError: if no path leads from the input to the output.
@@ -47,14 +47,14 @@ def prune(
 
 
 def module_hash(matrix: Sequence[Sequence[int]], ops: Sequence[str]) -> str:
-    """The hash that NAS-Bench-101 files a graph under: 32 hexadecimal digits.
+    """Compute the NAS-Bench-101 hash of a graph: 32 hexadecimal digits.
 
-    That of ``hash_module`` in the published library, after its pruning, so that it
+    Equals ``hash_module`` of the published library, after its pruning, so that it
     finds the rows of published tables.
 
     Args:
-      matrix: ``[V][V]`` of 0 and 1, upper triangular.
-      ops: ``'input'``, names of :data:`OPS`, ``'output'``; V of them.
+      matrix: adjacency matrix ``[V][V]`` of 0 and 1, upper triangular.
+      ops: V operations: ``'input'``, names of :data:`OPS`, ``'output'``.
 
     Raises:
       InputError: if an operation on a path is unknown, or no path leads from the
@@ -70,16 +70,16 @@ def module_hash(matrix: Sequence[Sequence[int]], ops: Sequence[str]) -> str:
 
 
 def all_hashes(matrices: Iterable[Sequence[Sequence[int]]]) -> frozenset[str]:
-    """The hashes of graphs under every choice of operations.
+    """Compute the hashes of graphs under every choice of operations.
 
-    Isomorphic graphs are hashed once, which makes the 5,400 matrices of
-    NAS-Bench-1Shot1's third space, 1.3 million graphs, a matter of seconds.
+    Isomorphic graphs are hashed once, so that the 5,400 matrices of NAS-Bench-1Shot1's
+    third space, 1.3 million graphs, take only seconds.
 
     Args:
       matrices: adjacency matrices, each with a path from input to output.
 
     Raises:
-      InputError: if one has none.
+      InputError: if a matrix has no such path.
     """
     distinct = {prune(matrix, [""] * len(matrix))[0] for matrix in matrices}
     hashes: set[str] = set()
@@ -107,18 +107,18 @@ def _part(matrix: Sequence[Sequence[int]], kept: Sequence[int]) -> Matrix:
 
 
 def _canonical(matrix: Matrix) -> Matrix:
-    """The same for all orders of the inner vertices; not always upper triangular."""
+    """Canonical matrix under reordering of inner vertices; may not be triangular."""
     last = len(matrix) - 1
     orders = [(0, *inner, last) for inner in itertools.permutations(range(1, last))]
     return min(_part(matrix, order) for order in orders)
 
 
 def _hash(matrix: Matrix, labels: Sequence[int]) -> str:
-    """Colour refinement with MD5 as the colours, as many rounds as vertices."""
+    """Colour refinement with MD5 hashes as colours, one round per vertex."""
     vertices = range(len(matrix))
     sources = [[v for v in vertices if matrix[v][own]] for own in vertices]
     targets = [[v for v in vertices if matrix[own][v]] for own in vertices]
-    # The text of these tuples enters the hash: plain integers, in this order.
+    # The text of these tuples enters the hash, so order and type (int) matter.
     starts = zip(
         map(len, targets),
         map(len, sources),

@@ -1,12 +1,13 @@
-"""NAS-Bench-1Shot1: three spaces of cells that NAS-Bench-101 knows the accuracy of.
+"""NAS-Bench-1Shot1: three spaces of cells whose accuracies are in NAS-Bench-101.
 
-Zela, Siems and Hutter, NAS-Bench-1Shot1, ICLR 2020; the supernet as Zero-Cost-PT
-scores it (Xiang et al. 2023, appendix, and the authors' published code). The networks
-are in ``_nasbench1shot1_network.py``, the genotypes in ``_nasbench1shot1_genotype.py``.
+Zela, Siems and Hutter, NAS-Bench-1Shot1, ICLR 2020. The supernet is the one that
+Zero-Cost-PT scores (Xiang et al. 2023, appendix, and the authors' published code). The
+networks are in ``_nasbench1shot1_network.py``, the genotypes in
+``_nasbench1shot1_genotype.py``.
 
 A cell is a graph of choice nodes 1, 2, ... between the input, node 0, and the output.
-What is searched is the operation at each node and, for each node and the output, which
-of the earlier nodes it reads.
+The search chooses the operation of each node and the earlier nodes (parents) that each
+node and the output read.
 """
 
 import re
@@ -49,19 +50,19 @@ OUTPUT_GROUP = "output"
 
 @dataclass(frozen=True)
 class NasBench1Shot1(torch_init.TorchDefault):
-    """What the three spaces share.
+    """Base class of the three spaces.
 
     The published script joins operations in the order in which they were decided and
-    looks up the number of parents by the place in a shuffled list, so that operations
-    change nodes and cells leave the space. Here each decision is about its own node.
-    The script also lets a supernet with decided parents run on their softmax, and
-    starts the second proposal where the first one ended; here masks enter as they are,
-    and each proposal starts undecided.
+    looks up the number of parents by the position in a shuffled list, so that
+    operations change nodes and cells leave the space. Here each decision applies to its
+    own node. The script also applies softmax to the discretised weights of parents, and
+    starts the second proposal from the end of the first; here masks are used as they
+    are, and each proposal starts from uniform masks.
 
     Attributes:
-      channels: channels of a node in the first stage, doubled twice.
-      cells_per_stage: cells in each of the three stages.
-      num_parents: how many nodes each choice node, and then the output, reads.
+      channels: number of channels of a node in the first stage, doubled twice.
+      cells_per_stage: number of cells in each of the three stages.
+      num_parents: number of parents of each choice node, and then of the output.
     """
 
     num_parents: ClassVar[tuple[int, ...]] = ()
@@ -71,7 +72,7 @@ class NasBench1Shot1(torch_init.TorchDefault):
     name: str = ""
 
     def init_masks(self) -> Masks:
-        """``{'op': [nodes, 3], 'input_k': [k], ..., 'output': [nodes + 1]}``.
+        """Masks ``{'op': [nodes, 3], 'input_k': [k], ..., 'output': [nodes + 1]}``.
 
         Each entry is one over the length of its row. ``input_k`` belongs to node k,
         which has k possible parents; a node that reads all of them has no group.
@@ -83,9 +84,10 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return groups
 
     def phases(self) -> tuple[Phase, ...]:
-        """The operation of each node, the parents of each node, the output's parents.
+        """Operations of the nodes, parents of the nodes, then parents of the output.
 
-        Parents are kept all at once: those whose removal scores worst, as published.
+        The parents of a node are chosen all at once: as published, those whose removal
+        scores worst are kept.
         """
         nodes = [f"node {node}" for node in range(1, self._nodes + 1)]
         ops = mask_algebra.edge_decisions(OP_GROUP, nodes, (OPS,) * self._nodes)
@@ -116,26 +118,26 @@ class NasBench1Shot1(torch_init.TorchDefault):
 
     @property
     def _groups(self) -> tuple[str | None, ...]:
-        """The mask group of each node's parents, then of the output's."""
+        """Mask group of each node's parents, then of the output's parents."""
         counts = enumerate(self.num_parents[:-1], start=1)
         inputs = (f"input_{k}" if count < k else None for k, count in counts)
         return (*inputs, OUTPUT_GROUP)
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """All operations at all nodes, which read all earlier nodes."""
+        """All operations at all nodes; each node reads all earlier nodes."""
         parents = tuple(tuple(range(k)) for k in range(1, self._nodes + 2))
         return self._build((OPS,) * self._nodes, parents, num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The network of a genotype, with the chosen operations and parents only.
+        """Discrete network with only the chosen operations and parents.
 
-        Nodes that lead nowhere stay: published validation scores them too. In the
-        graph that tables are asked for they are pruned.
+        Nodes without a path to the output stay, because the published validation scores
+        them too. :meth:`table_key` prunes them.
         """
         graph = self._read(genotype)
         return self._build(tuple((op,) for op in graph.ops), graph.parents, num_classes)
@@ -153,7 +155,7 @@ class NasBench1Shot1(torch_init.TorchDefault):
         )
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
-        """The operation or the edge from the input that a layer of a cell is for."""
+        """Operation, or edge from the input, that owns a layer of a cell."""
         if len(path) < 2:
             return None
         projection = re.fullmatch(r"projection(\d+)", path[1])
@@ -167,14 +169,14 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return None
 
     def genotype(self, masks: Masks) -> str:
-        """``{"matrix":[[0,1,...],...],"ops":["input",...,"output"]}``.
+        """Genotype ``{"matrix":[[0,1,...],...],"ops":["input",...,"output"]}``.
 
-        The matrix is that of NAS-Bench-101, upper triangular, without the vertex that
-        the published code adds to make seven and never connects.
+        The matrix is upper triangular as in NAS-Bench-101, without the unconnected
+        vertex that the published code adds to make seven.
 
         Raises:
-          InputError: if a node has not one operation, or it or the output not as many
-            parents as the space gives it.
+          InputError: if a node has not exactly one operation, or a node or the output
+            has not the number of parents that the space prescribes.
         """
         ops = mask_algebra.chosen(masks[OP_GROUP], OP_GROUP)
         parents = []
@@ -192,7 +194,7 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return dump(Graph(tuple(OPS[index] for index in ops), tuple(parents)))
 
     def parse(self, text: str) -> str:
-        """The canonical form of a genotype.
+        """Convert a genotype to its canonical form.
 
         Args:
           text: JSON as :meth:`genotype` writes it, or the same as a Python literal:
@@ -200,12 +202,12 @@ class NasBench1Shot1(torch_init.TorchDefault):
             a seventh vertex without edges, as the published code writes it.
 
         Raises:
-          InputError: if it is malformed or not a member of the space.
+          InputError: if the genotype is malformed or not in the space.
         """
         return dump(self._read(text))
 
     def masks_of(self, genotype: str) -> Masks:
-        """The decided masks of a genotype, in the shapes of :meth:`init_masks`."""
+        """Discretised masks of a genotype, in the shapes of :meth:`init_masks`."""
         graph = self._read(genotype)
         choices = np.array([OPS.index(op) for op in graph.ops])
         masks = {OP_GROUP: mask_algebra.one_hot(choices, len(OPS))}
@@ -216,13 +218,13 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return masks
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """The cell, its operations below the nodes."""
+        """Drawing of the cell, with the operations below the nodes."""
         graph = self._read(genotype)
         last = len(graph.ops) + 1
         names = [INPUT, *(str(node) for node in range(1, last)), OUTPUT]
         nodes = {}
         for index, name in enumerate(names):
-            # On an ellipse: no edge runs through a third node.
+            # Nodes lie on an ellipse so that no edge passes through a third node.
             height = 1.2 * (1 - (2 * index / last - 1) ** 2) ** 0.5
             nodes[name] = (float(index), height if index % 2 else -height)
         edges = tuple(
@@ -234,20 +236,20 @@ class NasBench1Shot1(torch_init.TorchDefault):
         return (Drawing("cell", nodes, edges, labels=labels),)
 
     def forms(self, genotype: str) -> Mapping[str, str]:
-        """The hash that NAS-Bench-101 files the cell under."""
+        """NAS-Bench-101 hash of the cell."""
         return {"NAS-Bench-101 hash": self.table_key(genotype)}
 
     def table_key(self, genotype: str) -> str:
-        """The NAS-Bench-101 hash of the cell without what leads nowhere."""
+        """NAS-Bench-101 hash of the cell, pruned of nodes on no input-output path."""
         graph = self._read(genotype)
         return graph101.module_hash(graph.matrix(), graph.vertices())
 
     def table_keys(self) -> frozenset[str]:
-        """The hashes of all genotypes: 2,685, 7,773 and 55,854 in spaces 1, 2 and 3.
+        """Hashes of all genotypes: 2,685, 7,773 and 55,854 in spaces 1, 2 and 3.
 
-        The paper's 2,487, 3,609 and 24,066 are what the authors' code enumerates:
-        pairs of a graph and its operations, isomorphic ones more than once, but only
-        some of the graphs.
+        The paper's 2,487, 3,609 and 24,066 are the pairs of a graph and its operations
+        that the authors' code enumerates: isomorphic ones more than once, but only some
+        of the graphs.
         """
         return all_keys(self.num_parents)
 
@@ -260,8 +262,8 @@ class NasBench1Shot1Space1(NasBench1Shot1):
     """Space 1 of NAS-Bench-1Shot1: 4 choice nodes, 2 parents of the output.
 
     Attributes:
-      channels: channels of a node in the first stage, doubled twice.
-      cells_per_stage: cells in each of the three stages.
+      channels: number of channels of a node in the first stage, doubled twice.
+      cells_per_stage: number of cells in each of the three stages.
     """
 
     num_parents: ClassVar[tuple[int, ...]] = (1, 2, 2, 2, 2)
@@ -273,8 +275,8 @@ class NasBench1Shot1Space2(NasBench1Shot1):
     """Space 2 of NAS-Bench-1Shot1: 4 choice nodes, 3 parents of the output.
 
     Attributes:
-      channels: channels of a node in the first stage, doubled twice.
-      cells_per_stage: cells in each of the three stages.
+      channels: number of channels of a node in the first stage, doubled twice.
+      cells_per_stage: number of cells in each of the three stages.
     """
 
     num_parents: ClassVar[tuple[int, ...]] = (1, 1, 2, 2, 3)
@@ -286,8 +288,8 @@ class NasBench1Shot1Space3(NasBench1Shot1):
     """Space 3 of NAS-Bench-1Shot1: 5 choice nodes, 2 parents of the output.
 
     Attributes:
-      channels: channels of a node in the first stage, doubled twice.
-      cells_per_stage: cells in each of the three stages.
+      channels: number of channels of a node in the first stage, doubled twice.
+      cells_per_stage: number of cells in each of the three stages.
     """
 
     num_parents: ClassVar[tuple[int, ...]] = (1, 1, 1, 2, 2, 2)

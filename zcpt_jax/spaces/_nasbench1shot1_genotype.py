@@ -1,4 +1,4 @@
-"""NAS-Bench-1Shot1 genotypes: cells as NAS-Bench-101 writes graphs down."""
+"""NAS-Bench-1Shot1 genotypes: cells in the graph notation of NAS-Bench-101."""
 
 import ast
 import functools
@@ -15,7 +15,7 @@ from zcpt_jax.types import InputError
 OPS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
 
 Parents = tuple[tuple[int, ...], ...]
-"""What each choice node, and then the output, reads; 0 is the input."""
+"""Parents of each choice node, and then of the output; 0 is the input."""
 
 _FORM = (
     'the form {"matrix": [[0, 1, ...], ...], "ops": ["input", ..., "output"]} of '
@@ -24,18 +24,18 @@ _FORM = (
 
 
 class Graph(NamedTuple):
-    """A cell.
+    """A discrete cell.
 
     Attributes:
-      ops: the operation at each choice node.
-      parents: what each choice node, and then the output, reads; 0 is the input.
+      ops: operation at each choice node.
+      parents: parents of each choice node, and then of the output; 0 is the input.
     """
 
     ops: tuple[str, ...]
     parents: Parents
 
     def matrix(self) -> list[list[int]]:
-        """The adjacency matrix of input, choice nodes and output."""
+        """Return the adjacency matrix of input, choice nodes and output."""
         size = len(self.ops) + 2
         matrix = [[0] * size for _ in range(size)]
         for target, parents in enumerate(self.parents, start=1):
@@ -44,28 +44,28 @@ class Graph(NamedTuple):
         return matrix
 
     def vertices(self) -> list[str]:
-        """The operations as NAS-Bench-101 lists them, ends included."""
+        """Return the operations as in NAS-Bench-101, with input and output."""
         return [INPUT, *self.ops, OUTPUT]
 
 
 def dump(graph: Graph) -> str:
-    """The canonical text: compact JSON."""
+    """Format a genotype as canonical compact JSON."""
     value = {"matrix": graph.matrix(), "ops": graph.vertices()}
     return json.dumps(value, separators=(",", ":"))
 
 
 def parse_graph(text: str, space: str, num_parents: tuple[int, ...]) -> Graph:
-    """Reads a genotype; nothing in the text is executed.
+    """Parse a genotype without executing any of the text.
 
     Args:
       text: JSON as :func:`dump` writes it, or the same as a Python literal: a
-        dictionary, or ``ModelSpec(matrix=..., ops=...)``. Where six vertices are
-        expected a seventh without edges is left out.
-      space: the space's name, for messages.
-      num_parents: how many nodes each choice node, and then the output, reads.
+        dictionary, or ``ModelSpec(matrix=..., ops=...)``. If six vertices are
+        expected, a seventh without edges is ignored.
+      space: name of the space, for error messages.
+      num_parents: number of parents of each choice node, and then of the output.
 
     Raises:
-      InputError: if it is malformed, or not in the space.
+      InputError: if the genotype is malformed, or not in the space.
     """
     size = len(num_parents) + 1
     matrix, ops = _without_seventh(*_literal(text), size)
@@ -89,16 +89,16 @@ def parse_graph(text: str, space: str, num_parents: tuple[int, ...]) -> Graph:
 
 @functools.cache
 def all_keys(num_parents: tuple[int, ...]) -> frozenset[str]:
-    """The NAS-Bench-101 hashes of all genotypes of a space.
+    """Compute the NAS-Bench-101 hashes of all genotypes of a space.
 
     Args:
-      num_parents: how many nodes each choice node, and then the output, reads.
+      num_parents: number of parents of each choice node, and then of the output.
     """
     return graph101.all_hashes(_matrices(num_parents))
 
 
 def _matrices(num_parents: Sequence[int]) -> Iterator[list[list[int]]]:
-    """The adjacency matrices of a space."""
+    """Adjacency matrices of a space."""
     choices = (
         itertools.combinations(range(target), count)
         for target, count in enumerate(num_parents, start=1)
@@ -131,7 +131,7 @@ def _literal(text: str) -> tuple[list[list[int]], list[str]]:
 
 
 def _json_or_python(text: str) -> Any:
-    """The value of a JSON text, Python literal or ``ModelSpec`` call; else None."""
+    """Value of a JSON text, Python literal or ``ModelSpec`` call; otherwise None."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -190,7 +190,7 @@ def _is_upper_triangular(matrix: Any, size: int) -> bool:
 def _without_seventh(
     matrix: list[list[int]], ops: list[str], size: int
 ) -> tuple[list[list[int]], list[str]]:
-    """Leaves out the vertex without edges that published code fills up with."""
+    """Remove the vertex without edges that the published code pads with."""
     if (len(ops), size) != (7, 6):
         return matrix, ops
     loose = [

@@ -1,4 +1,4 @@
-"""The NAS-Bench-1Shot1 networks: supernet and discrete network are one module."""
+"""The NAS-Bench-1Shot1 networks: one module for supernet and discrete network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,20 +14,20 @@ from zcpt_jax.spaces._nasbench1shot1_genotype import OPS, Parents
 from zcpt_jax.types import AS_NETWORK, InputError, Masks
 
 Candidates = tuple[tuple[str, ...], ...]
-"""The operations at each choice node."""
+"""Operations at each choice node."""
 
 OP_GROUP = "op"
 SHORT = {op: op.split("-")[0] for op in OPS}
-"""What the names of parameters call each operation."""
+"""Short name of each operation, used in the names of parameters."""
 
 _KERNEL_SIZE = {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution, BatchNorm (affine), ReLU.
+    """Convolution, affine BatchNorm and ReLU.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       size: height and width of the kernel.
     """
 
@@ -36,11 +36,11 @@ class ConvNormReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H, W, features]``.
+        """Map ``[B, H, W, C]`` to ``[B, H, W, features]``.
 
         Args:
-          x: the input.
-          used: zero if it is not part of the network; None if it always is.
+          x: input feature map.
+          used: zero if the layer is not part of the network; None if it always is.
         """
         live = 1.0 if used is None else jnp.float32(used != 0)
         y = layers.Conv(self.features, self.size, name="conv")(x, used)
@@ -48,15 +48,15 @@ class ConvNormReLU(nn.Module):
 
 
 class Cell(nn.Module):
-    """One cell.
+    """Cell of a supernet or discrete network.
 
-    Unlike in the other spaces nothing is blocked: in the supernet an operation of
-    weight zero runs, and its ReLU counts, as in the published code.
+    Unlike in the other spaces, an operation of weight zero runs in the supernet and its
+    ReLU counts, as in the published code.
 
     Attributes:
-      candidates: the operations at each choice node.
-      parents: what each choice node, and then the output, reads; 0 is the input.
-      features: channels of a node.
+      candidates: operations at each choice node.
+      parents: parents of each choice node, and then of the output; 0 is the input.
+      features: number of channels of a node.
     """
 
     candidates: Candidates
@@ -71,14 +71,14 @@ class Cell(nn.Module):
         inputs: Sequence[Any],
         blocked: Any = 1.0,
     ) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H, W, nodes * features]``.
+        """Map ``[B, H, W, C]`` to ``[B, H, W, nodes * features]``.
 
         Args:
-          x: the cell's input.
-          ops: for each choice node the weights of its candidates.
-          inputs: for each choice node, and then the output, the weights of its
-            parents.
-          blocked: 1 if what has weight zero runs, 0 if it does not exist.
+          x: input of the cell.
+          ops: architecture weights of the candidates of each choice node.
+          inputs: architecture weights of the parents of each choice node, and then of
+            the output.
+          blocked: 1 if operations of weight zero run, 0 if they do not exist.
         """
         nodes: list[jax.Array] = []
         for index, candidates in enumerate(self.candidates):
@@ -93,7 +93,7 @@ class Cell(nn.Module):
     def _input(
         self, x: jax.Array, nodes: list[jax.Array], weights: Any, blocked: Any
     ) -> jax.Array:
-        """What the choice node after ``nodes`` computes on."""
+        """Input of the choice node that follows ``nodes``."""
         number = len(nodes) + 1
         terms = []
         for parent, weight in zip(self.parents[number - 1], weights, strict=True):
@@ -123,7 +123,7 @@ class Cell(nn.Module):
         return weighted_sum([weights[0]], [projected]) + joined
 
     def _project(self, x: jax.Array, target: int, used: Any) -> jax.Array:
-        """The cell's input as a choice node, or the output, reads it."""
+        """Projection of the cell's input for a choice node or the output."""
         nodes = len(self.candidates)
         features = self.features if target <= nodes else nodes * self.features
         return ConvNormReLU(features, 1, name=f"projection{target}")(x, used)
@@ -137,15 +137,15 @@ class Cell(nn.Module):
 
 
 class Network(nn.Module):
-    """Stem, three stages of cells, classifier: supernet and discrete network alike.
+    """Supernet or discrete network: stem, three stages of cells and classifier.
 
     Attributes:
-      candidates: the operations at each choice node, the same in every cell.
-      parents: what each choice node, and then the output, reads; 0 is the input.
-      groups: for each choice node, and then the output, the mask group that weighs
-        its parents, None if nothing does.
-      channels: channels of a node in the first stage.
-      cells_per_stage: cells in each stage.
+      candidates: operations at each choice node, the same in every cell.
+      parents: parents of each choice node, and then of the output; 0 is the input.
+      groups: mask group that weighs the parents of each choice node, and then of the
+        output; None if no group does.
+      channels: number of channels of a node in the first stage.
+      cells_per_stage: number of cells in each stage.
       num_classes: number of logits.
     """
 
@@ -158,11 +158,11 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
-        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+        """Compute the logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
 
         Args:
           images: normalised images of any height and width.
-          masks: in the shapes of ``init_masks``, or None for weight one on every
+          masks: masks in the shapes of ``init_masks``, or None for weight one on every
             candidate.
 
         Raises:
@@ -173,7 +173,7 @@ class Network(nn.Module):
         x = ConvNormReLU(self.channels, 3, name="stem")(images)
         for stage in range(3):
             if stage:
-                # One pixel of padding, as published: 32 -> 17 -> 9.
+                # One pixel of padding, as in the published code: 32 -> 17 -> 9.
                 x = on_images(windows.maximum_pool(2, 2), x)
             features = self.channels * 2**stage
             for index in range(self.cells_per_stage):
@@ -181,7 +181,7 @@ class Network(nn.Module):
                 name = f"stage{stage}_cell{index}"
                 cell = Cell(self.candidates, self.parents, features, name=name)
                 x = cell(x, ops, inputs, blocked)
-        # Counts twice, wrapper included, as in the published code.
+        # The published code counts this ReLU and its wrapper.
         x = ReLU(name="last_relu")(x, count=2.0)
         x = layers.Conv(4 * self.channels, 1, name="last_conv")(x)
         x = layers.batch_norm(affine=False, name="last_norm")(x)

@@ -1,7 +1,7 @@
-"""NAS-Bench-201: one cell of 4 nodes and 6 edges, 5 operations an edge.
+"""NAS-Bench-201: one cell of 4 nodes and 6 edges, with 5 operations per edge.
 
-Dong and Yang, NAS-Bench-201, ICLR 2020; the supernet as Zero-Cost-PT scores it (Xiang
-et al. 2023, appendix, and the authors' published code).
+Dong and Yang, NAS-Bench-201, ICLR 2020. The supernet is the one that Zero-Cost-PT
+scores (Xiang et al. 2023, appendix, and the authors' published code).
 """
 
 import re
@@ -40,8 +40,8 @@ class NasBench201(torch_init.TorchDefault):
     """The space NAS-Bench-201.
 
     Attributes:
-      channels: channels of the first stage, doubled twice.
-      cells_per_stage: cells in each of the three stages.
+      channels: number of channels of the first stage, doubled twice.
+      cells_per_stage: number of cells in each of the three stages.
     """
 
     channels: int = 16
@@ -49,7 +49,7 @@ class NasBench201(torch_init.TorchDefault):
     name: str = "nasbench201"
 
     def init_masks(self) -> Masks:
-        """``{'cell': [6, 5]}``, every entry 1/5."""
+        """Masks ``{'cell': [6, 5]}``, every entry 1/5."""
         return {GROUP: mask_algebra.undecided(len(EDGES), len(OPS))}
 
     def phases(self) -> tuple[Phase, ...]:
@@ -58,19 +58,19 @@ class NasBench201(torch_init.TorchDefault):
         return (Phase("operations", (edges,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """All operations on all edges; BatchNorm in the cells is not affine."""
+        """Supernet: all operations on all edges, non-affine BatchNorm in the cells."""
         return self._build((OPS,) * len(EDGES), num_classes, affine=False)
 
     def whole(self, num_classes: int) -> nn.Module:
-        """All operations on all edges, with the affine BatchNorm of the networks."""
+        """All operations on all edges, with affine BatchNorm as in the networks."""
         return self._build((OPS,) * len(EDGES), num_classes, affine=True)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet, or where scales matter :meth:`whole`."""
+        """Return the supernet, or :meth:`whole` if scales are needed."""
         return self.whole(num_classes) if scales else self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The network of a genotype; BatchNorm is affine."""
+        """Discrete network of a genotype, with affine BatchNorm."""
         candidates = tuple((op,) for op in _parse_ops(genotype))
         return self._build(candidates, num_classes, affine=True)
 
@@ -82,15 +82,15 @@ class NasBench201(torch_init.TorchDefault):
         )
 
     def genotype(self, masks: Masks) -> str:
-        """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of fully decided masks."""
+        """Genotype ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` of discretised masks."""
         chosen = mask_algebra.chosen(masks[GROUP], GROUP)
         return _format_ops([OPS[index] for index in chosen])
 
     def parse(self, text: str) -> str:
-        """The canonical string of an architecture string.
+        """Convert an architecture string to its canonical form.
 
         Raises:
-          InputError: if it is malformed.
+          InputError: if the string is malformed.
         """
         return _format_ops(_parse_ops(text))
 
@@ -100,7 +100,7 @@ class NasBench201(torch_init.TorchDefault):
         return {GROUP: mask_algebra.one_hot(choices, len(OPS))}
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
-        """Convolutions of cells belong to their edge's entry, other layers to all."""
+        """Mask entry of a cell's convolution, None for a layer of all networks."""
         found = re.match(r"(\d)_(\d)_(nor_conv_\dx\d)_", path[-1])
         if not found:
             return None
@@ -108,7 +108,7 @@ class NasBench201(torch_init.TorchDefault):
         return Owner(GROUP, (edge, OPS.index(found[3])))
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """The cell; ``none`` edges are muted."""
+        """Drawing of the cell, with muted ``none`` edges."""
         ops = _parse_ops(genotype)
         nodes = {"0": (0.0, 0.0), "1": (1.0, 0.8), "2": (2.0, -0.8), "3": (3.0, 0.0)}
         edges = tuple(
@@ -143,15 +143,15 @@ def _parse_ops(text: str) -> list[str]:
 
 
 class Cell(nn.Module):
-    """One cell.
+    """Cell of a supernet or discrete network.
 
     Operations that read the same node share its ReLU. The ReLU counts as often as the
-    published hooks count: a candidate convolution is wrapped in a module that sees the
-    node once more, and of weight zero it runs on zeros (so its own ReLU is dead while
-    the wrapper's count stays).
+    published hooks count it: a candidate convolution has a wrapper module that counts
+    the node once more, and at weight zero it runs on zeros, so that its own ReLU is
+    inactive while the wrapper still counts.
 
     Attributes:
-      candidates: the operations on each of the six edges.
+      candidates: operations on each of the six edges.
       affine: whether BatchNorm has a scale and a bias.
     """
 
@@ -162,11 +162,11 @@ class Cell(nn.Module):
     def __call__(
         self, x: jax.Array, weights: Sequence[Any], blocked: Any = 1.0
     ) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to the same shape.
+        """Map ``[B, H, W, C]`` to the same shape.
 
         Args:
-          x: the cell's input, node 0.
-          weights: for each edge the weights of its candidates, ``[O]``.
+          x: input of the cell, node 0.
+          weights: architecture weights ``[O]`` of the candidates of each edge.
           blocked: 1 if convolutions of weight zero count, 0 if they do not exist.
         """
         nodes = [x]
@@ -182,7 +182,7 @@ class Cell(nn.Module):
     def _outgoing(
         self, source: int, z: jax.Array, weights: Sequence[Any], blocked: Any
     ) -> list[tuple[int, Any, jax.Array]]:
-        """Target, weight and output of every operation that reads node ``source``."""
+        """Target, weight and output of each operation that reads node ``source``."""
         uses = [
             (node, op, weights[edge][index])
             for edge, (node, origin) in enumerate(EDGES)
@@ -218,20 +218,20 @@ class Cell(nn.Module):
 
 
 def _sum(terms: list[tuple[Any, jax.Array]], x: jax.Array) -> jax.Array:
-    # Zeros that XLA does not know to be zeros: it would work out all that follows from
-    # them while it compiles, one number after the other, for minutes.
+    # XLA must not recognise these zeros as constant: it would fold every computation on
+    # them at compile time, which takes minutes.
     return weighted_sum(*zip(*terms, strict=True)) if terms else 0 * x
 
 
 class Reduction(nn.Module):
-    """The residual block between stages: half the resolution, twice the channels.
+    """Residual block between stages: half the resolution, twice the channels.
 
-    Its ReLUs count twice each, wrapper included, as in the published code.
+    Each ReLU counts twice, because the published code also counts its wrapper.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
+        """Map ``[B, H, W, C]`` to ``[B, H/2, W/2, 2C]``."""
         features = 2 * x.shape[-1]
         y = ReLU(name="relu_a")(x, count=2.0)
         y = layers.Conv(features, 3, stride=2, name="conv_a")(y)
@@ -248,12 +248,12 @@ def _halve(x: jax.Array) -> jax.Array:
 
 
 class Network(nn.Module):
-    """Stem, three stages of cells, classifier: supernet and discrete network alike.
+    """Supernet or discrete network: stem, three stages of cells and classifier.
 
     Attributes:
-      candidates: the operations on each of the six edges, the same in every cell.
-      channels: channels of the first stage.
-      cells_per_stage: cells in each stage.
+      candidates: operations on each of the six edges, the same in every cell.
+      channels: number of channels of the first stage.
+      cells_per_stage: number of cells in each stage.
       num_classes: number of logits.
       affine: whether BatchNorm in the cells has a scale and a bias.
     """
@@ -266,7 +266,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
-        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+        """Compute the logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
 
         Args:
           images: normalised images; H and W divisible by 4.

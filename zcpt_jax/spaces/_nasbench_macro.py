@@ -1,8 +1,8 @@
 """NAS-Bench-Macro: 8 layers, each an identity or one of two inverted residuals.
 
-Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021;
-the supernet as Zero-Cost-PT scores it (Xiang et al. 2023, and the authors' published
-code).
+Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021.
+The supernet is the one that Zero-Cost-PT scores (Xiang et al. 2023, and the authors'
+published code).
 """
 
 import re
@@ -36,21 +36,20 @@ class NasBenchMacro(torch_init.TorchDefault):
     """The space NAS-Bench-Macro.
 
     A genotype is the table's key: 8 digits, 0 for identity, 1 for ``mb3_k3`` and 2 for
-    ``mb6_k5``, in the order of the layers. The published search script differs in two
-    ways that are mistakes and not copied: it joins the digits in the order in which
-    the layers were decided, and it never discretises a decided layer (the chosen
-    weight becomes 1, the others stay 1/3).
+    ``mb6_k5``, in the order of the layers. Two mistakes of the published search script
+    are not copied: it joins the digits in the order in which the layers were decided,
+    and it never discretises a layer (the chosen weight becomes 1, the others stay 1/3).
 
     Attributes:
-      channels: channels of the stem, doubled by each of the three stages; the head has
-        1280 whatever they are.
+      channels: number of channels of the stem, doubled by each of the three stages; the
+        head always has 1280.
     """
 
     channels: int = 32
     name: str = "nasbench_macro"
 
     def init_masks(self) -> Masks:
-        """``{'layers': [8, 3]}``, every entry 1/3."""
+        """Masks ``{'layers': [8, 3]}``, every entry 1/3."""
         return {GROUP: mask_algebra.undecided(LAYERS, len(OPS))}
 
     def phases(self) -> tuple[Phase, ...]:
@@ -60,31 +59,31 @@ class NasBenchMacro(torch_init.TorchDefault):
         return (Phase("operations", (layers,)),)
 
     def supernet(self, num_classes: int) -> nn.Module:
-        """All operations in all layers; BatchNorm is affine, as in the networks."""
+        """All operations in all layers, with affine BatchNorm as in the networks."""
         return Network((OPS,) * LAYERS, self.channels, num_classes)
 
     def masked_network(self, num_classes: int, scales: bool) -> nn.Module:
-        """The supernet."""
+        """Return the supernet."""
         del scales
         return self.supernet(num_classes)
 
     def network(self, genotype: str, num_classes: int) -> nn.Module:
-        """The network of a genotype."""
+        """Discrete network of a genotype."""
         candidates = tuple((OPS[int(digit)],) for digit in self.parse(genotype))
         return Network(candidates, self.channels, num_classes)
 
     def genotype(self, masks: Masks) -> str:
-        """The key of fully decided masks, such as ``22212220``."""
+        """Key of discretised masks, such as ``22212220``."""
         return "".join(map(str, mask_algebra.chosen(masks[GROUP], GROUP)))
 
     def parse(self, text: str) -> str:
-        """The key without surrounding space.
+        """Return the key without surrounding white space.
 
-        Keys that stand for one network (:meth:`canonical`) stay apart: the table has
-        trained each of them.
+        Keys of isomorphic networks (:meth:`canonical`) stay distinct, because the table
+        has a separate result for each.
 
         Raises:
-          InputError: if it is not 8 digits from 0 to 2.
+          InputError: if the key is not 8 digits from 0 to 2.
         """
         key = text.strip()
         if not re.fullmatch(f"[0-2]{{{LAYERS}}}", key):
@@ -96,10 +95,10 @@ class NasBenchMacro(torch_init.TorchDefault):
         return key
 
     def canonical(self, key: str) -> str:
-        """The key with each stage's identities last, but for its first layer.
+        """Move each stage's identities to its end, except in its first layer.
 
-        After a stage's first layer an identity does nothing, so keys with one
-        canonical key are one network. There are 3,969 of them among the 6,561 keys.
+        After a stage's first layer an identity has no effect, so keys with the same
+        canonical key are the same network. The 6,561 keys have 3,969 canonical keys.
 
         Raises:
           InputError: if the key is malformed.
@@ -112,7 +111,7 @@ class NasBenchMacro(torch_init.TorchDefault):
         return "".join(parts)
 
     def forms(self, genotype: str) -> dict[str, str]:
-        """The key that all notations of the same network share."""
+        """Canonical key, shared by all keys of the same network."""
         return {"identities last in each stage": self.canonical(genotype)}
 
     def masks_of(self, genotype: str) -> Masks:
@@ -121,7 +120,7 @@ class NasBenchMacro(torch_init.TorchDefault):
         return {GROUP: mask_algebra.one_hot(choices, len(OPS))}
 
     def drawings(self, genotype: str) -> tuple[Drawing, ...]:
-        """The layers in a row, with a wider gap before each stage."""
+        """Drawing of the layers in a row, with a wider gap before each stage."""
         ops = [OPS[int(digit)] for digit in self.parse(genotype)]
         nodes = {str(i): (0.5 * i + 0.25 * STAGE_OF[i], 0.0) for i in range(LAYERS)}
         edges = tuple((str(i), str(i + 1), "") for i in range(LAYERS - 1))
@@ -129,41 +128,41 @@ class NasBenchMacro(torch_init.TorchDefault):
         return (Drawing("layers", nodes, edges, frozenset({"identity"}), labels),)
 
     def owner(self, path: tuple[str, ...]) -> Owner | None:
-        """The operation a layer of the supernet belongs to, None for stem and head."""
+        """Operation that owns a layer of the supernet, None for stem and head."""
         found = re.fullmatch(r"layer(\d+)_(\w+)", path[0])
         return Owner(GROUP, (int(found[1]), OPS.index(found[2]))) if found else None
 
 
 class Downsample(nn.Module):
-    """What stands for identity where the shape changes: 1x1 convolution, BatchNorm.
+    """Identity where the shape changes: 1x1 convolution and BatchNorm.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array, used: Any = None) -> jax.Array:
-        """Maps ``[B, H, W, C]`` to ``[B, H/2, W/2, features]``.
+        """Map ``[B, H, W, C]`` to ``[B, H/2, W/2, features]``.
 
         Args:
-          x: the input.
-          used: zero if the result does not matter.
+          x: input feature map.
+          used: zero if the result is not used.
         """
         y = layers.Conv(self.features, 1, stride=2, name="conv")(x, used)
         return layers.batch_norm(name="norm")(y)
 
 
 class Network(nn.Module):
-    """Stem, eight layers, head: supernet and discrete network alike.
+    """Supernet or discrete network: stem, eight layers and head.
 
-    An operation of weight zero counts as if its input were zero, as it is in the
-    published code: all images agree on its ReLUs.
+    An operation of weight zero counts as if its input were zero, as in the published
+    code: its ReLUs have the same pattern for all images.
 
     Attributes:
-      candidates: the operations in each of the eight layers.
-      channels: channels of the stem.
+      candidates: operations in each of the eight layers.
+      channels: number of channels of the stem.
       num_classes: number of logits.
     """
 
@@ -173,7 +172,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, masks: Masks | None = None) -> jax.Array:
-        """Logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
+        """Compute the logits ``[B, num_classes]`` of images ``[B, H, W, 3]``.
 
         Args:
           images: normalised images; H and W divisible by 8.

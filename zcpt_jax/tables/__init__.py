@@ -1,4 +1,4 @@
-"""Tabular benchmarks: what a found genotype is worth once trained."""
+"""Tabular benchmarks: accuracies of genotypes after training."""
 
 from zcpt_jax.tables._csv import save_table
 from zcpt_jax.tables._load import load_table

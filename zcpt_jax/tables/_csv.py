@@ -1,4 +1,4 @@
-"""Tables as CSV: the form this library writes."""
+"""Tables as CSV, the format that this library writes."""
 
 import csv
 import gzip
@@ -17,15 +17,15 @@ _KEY = "arch_str"
 
 
 def parse_csv(path: str, text: str) -> Table:
-    """Reads a table of the form of ``nasbench201.csv.gz``.
+    """Parse a table in the format of ``nasbench201.csv.gz``.
 
     Args:
-      path: the file, for messages.
-      text: its content: a column ``arch_str`` of genotypes; every other column holds
-        accuracies in percent.
+      path: path of the file, for error messages.
+      text: content of the file: a column ``arch_str`` of genotypes; all other columns
+        are accuracies in percent.
 
     Raises:
-      InputError: if the text is cut off or of another form.
+      InputError: if the text is truncated or has another format.
     """
     reader = _lines(path, text)
     header = next(reader, [])
@@ -54,7 +54,7 @@ def parse_csv(path: str, text: str) -> Table:
     names = [name for name in header if name != _KEY]
     matrix = np.asarray(values)
     columns = {name: matrix[:, i] for i, name in enumerate(names)}
-    # A file of one's own may hold other numbers beside accuracies.
+    # A user's own file may contain other numbers besides accuracies.
     return build_table(path, keys, columns, bounds=(-math.inf, math.inf))
 
 
@@ -66,16 +66,16 @@ def _lines(path: str, text: str) -> Iterator[list[str]]:
 
 
 def save_table(table: Table, path: str) -> None:
-    """Writes a table as gzipped CSV that :func:`load_table` reads.
+    """Write a table as gzipped CSV that :func:`load_table` reads.
 
     The file appears only once it is complete. The same table gives the same bytes.
 
     Args:
-      table: what to write; every number is kept exactly.
-      path: must end in ``.csv.gz``.
+      table: table to write; every number is stored exactly.
+      path: path of the file, ending in ``.csv.gz``.
 
     Raises:
-      InputError: if the name ends otherwise.
+      InputError: if the path has another ending.
       OSError: if the file cannot be written.
     """
     if not path.endswith(".csv.gz"):
@@ -85,7 +85,7 @@ def save_table(table: Table, path: str) -> None:
         temporary = Path(file.name)
     try:
         temporary.write_bytes(data)
-        # Temporary files are private; this one is to be as readable as any other.
+        # Temporary files are private; the table must be readable by everyone.
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:

@@ -1,4 +1,4 @@
-"""Which form a file has, told from its content."""
+"""Loading of tables, whose format is detected from the content."""
 
 import zipfile
 from pathlib import Path
@@ -15,11 +15,11 @@ from zcpt_jax.types import InputError
 
 
 def load_table(path: str, progress: Progress | None = None) -> Table:
-    """Reads a table of accuracies, in our form or as a benchmark published it.
+    """Load a table of accuracies, from CSV or a benchmark's published file.
 
-    The form is told from the content:
+    The format is detected from the content:
 
-    * CSV, gzipped or not: a column ``arch_str`` of genotypes; every other column holds
+    * CSV, gzipped or not: a column ``arch_str`` of genotypes; all other columns are
       accuracies in percent.
     * NAS-Bench-Macro's JSON: ``cifar10_test``, the mean of three runs.
     * NAS-Bench-101's ``nasbench_only108.tfrecord`` and ``nasbench_full.tfrecord``:
@@ -29,19 +29,19 @@ def load_table(path: str, progress: Progress | None = None) -> Table:
       ``NATS-tss-v1_0-3ffb9.pickle.pbz2``, and ``NAS-Bench-201-v1_*.pth``: after 200
       epochs, means over the seeds, ``cifar10_test``, ``cifar100_test``,
       ``imagenet16_120_test``, and ``cifar10_validation``, trained without the
-      validation images. A column that any cell lacks is left out.
+      validation images. A column that is missing for any cell is left out.
 
-    Pickles among these are read without running anything in them; PyTorch, TensorFlow
-    and protobuf are not needed. The last two forms need much time and memory:
-    ``launch/convert_table.py`` turns them to CSV once.
+    Pickles are read without executing anything in them; PyTorch, TensorFlow and
+    protobuf are not needed. The last two formats need much time and memory:
+    ``launch/convert_table.py`` converts them to CSV once.
 
     Args:
-      path: the file or folder.
-      progress: called with what was read and the total, in bytes of a file or in files
-        of a folder. Texts and NumPy archives are read at once.
+      path: path of the file or folder.
+      progress: callback with the amount read and the total, in bytes of a file or in
+        files of a folder. Texts and NumPy archives are read in one step.
 
     Raises:
-      InputError: if the file is missing, cut off, damaged, or of another form.
+      InputError: if the file is missing, truncated, damaged, or of another format.
     """
     if Path(path).is_dir():
         return _load_folder(path, progress)

@@ -13,20 +13,20 @@ _KEY = re.compile(r"[0-2]{8}")
 
 
 def parse_macro(path: str, text: str) -> Table:
-    """Reads the results on CIFAR-10 of github.com/xiusu/NAS-Bench-Macro.
+    """Parse the results on CIFAR-10 of github.com/xiusu/NAS-Bench-Macro.
 
-    Eight digits, the operation of every layer, to ``test_acc`` of three runs, their
-    mean ``mean_acc`` in percent, ``std``, ``params`` and ``flops``.
+    The JSON maps eight digits, the operations of the layers, to ``test_acc`` of three
+    runs, their mean ``mean_acc`` in percent, ``std``, ``params`` and ``flops``.
 
     Args:
-      path: the file, for messages.
-      text: its content.
+      path: path of the file, for error messages.
+      text: content of the file.
 
     Returns:
-      A table with the column ``cifar10_test``, ``mean_acc``.
+      A table with one column, ``cifar10_test``, which is ``mean_acc``.
 
     Raises:
-      InputError: if the text is cut off or of another form.
+      InputError: if the text is truncated or has another format.
     """
     try:
         entries = json.loads(text)

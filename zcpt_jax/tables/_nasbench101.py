@@ -20,23 +20,23 @@ _DAMAGE = (
     MemoryError,
     NotImplementedError,
 )
-# Many times the arrays of all 423,624 graphs.
+# Many times the size of the arrays of all 423,624 graphs.
 _MOST_BYTES = 1 << 30
 
 
 def load_npz(path: str) -> Table:
-    """Reads NAS-Bench-101's results at 108 epochs from a NumPy archive.
+    """Load NAS-Bench-101's results at 108 epochs from a NumPy archive.
 
     Args:
-      path: an ``.npz`` file with ``module_hash``, uint8 ``[rows, 16]``, and
-        ``test_accuracy``, fractions ``[rows]``. Its other arrays are not read.
+      path: path of an ``.npz`` file with ``module_hash``, uint8 ``[rows, 16]``, and
+        ``test_accuracy``, fractions ``[rows]``. Other arrays are not read.
 
     Returns:
       A table with the column ``cifar10_test``; keys are NAS-Bench-101's module hashes,
       32 hexadecimal digits.
 
     Raises:
-      InputError: if the file is cut off, damaged or of another form.
+      InputError: if the file is truncated, damaged or of another format.
     """
     try:
         _check_size(path)
@@ -44,8 +44,8 @@ def load_npz(path: str) -> Table:
             hashes, accuracies = arrays[_HASHES], arrays[_ACCURACIES]
     except InputError:
         raise
-    # KeyError: no such array. ValueError, SyntaxError: a header that is none, or one of
-    # objects. MemoryError: a header that claims an absurd shape.
+    # KeyError: an array is missing. ValueError, SyntaxError: an array's header is
+    # malformed or declares objects. MemoryError: a header declares an absurd shape.
     except _DAMAGE as error:
         raise InputError(
             f"table {path} is not a NumPy archive with arrays {_HASHES} and "

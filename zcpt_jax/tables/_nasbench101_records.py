@@ -14,7 +14,7 @@ from zcpt_jax.tables._tfrecord import read_records
 from zcpt_jax.types import InputError
 
 _EPOCHS = 108
-# Evaluations of a run: at the start, half way, at the end.
+# Index of the final evaluation; a run has one at the start, half way and at the end.
 _FINAL = 2
 _EVALUATION = 1
 _VALIDATION, _TEST = 4, 5
@@ -22,29 +22,30 @@ _HASH = re.compile(r"[0-9a-f]{32}")
 
 
 def load_records(path: str, progress: Progress | None) -> Table:
-    """Reads ``nasbench_only108.tfrecord`` or ``nasbench_full.tfrecord``.
+    """Load ``nasbench_only108.tfrecord`` or ``nasbench_full.tfrecord``.
 
-    The form is that of github.com/google-research/nasbench: each record is a JSON list
-    of module hash, epochs, adjacency, operations and a ``ModelMetrics`` message in
-    base64, one for each run. Runs of other epochs than 108 are passed over.
+    The format is that of github.com/google-research/nasbench: each record is one run, a
+    JSON list of module hash, epochs, adjacency, operations and a ``ModelMetrics``
+    message in base64. Runs of other than 108 epochs are skipped.
 
     Args:
-      path: the file.
-      progress: called with bytes read and the size of the file.
+      path: path of the file.
+      progress: callback with the bytes read and the size of the file.
 
     Returns:
-      A table with columns ``cifar10_test`` and ``cifar10_validation``, means over the
-      runs of 108 epochs at their end; keys are module hashes, 32 hexadecimal digits.
+      A table with columns ``cifar10_test`` and ``cifar10_validation``, means of the
+      final accuracies of the runs of 108 epochs; keys are module hashes, 32 hexadecimal
+      digits.
 
     Raises:
-      InputError: if the file is cut off, damaged or of another form.
+      InputError: if the file is truncated, damaged or of another format.
     """
     totals: dict[str, list[float]] = {}
     with open_counted(path, progress) as file:
         for number, record in enumerate(read_records(path, file)):
             try:
                 _add(record, totals)
-            # Whatever is wrong with a record ends here as one of these.
+            # Every kind of malformed record raises one of these.
             except (ValueError, TypeError, LookupError, RecursionError) as error:
                 raise InputError(
                     f"table {path}: record {number} is not one of NAS-Bench-101 "
@@ -61,7 +62,7 @@ def load_records(path: str, progress: Progress | None) -> Table:
 
 
 def _add(record: bytes, totals: dict[str, list[float]]) -> None:
-    """Adds a run: one, its test and its validation accuracy, under its hash."""
+    """Add 1, the test and the validation accuracy of a run to its hash's totals."""
     module_hash, epochs, _, _, metrics = json.loads(record)
     if not isinstance(module_hash, str) or not _HASH.fullmatch(module_hash):
         raise ValueError(f"{str(module_hash)[:40]!r} is no module hash")
@@ -84,7 +85,7 @@ def _fraction(data: bytes) -> float:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Numbers and raw values of a protobuf message's fields; integers give nothing."""
+    """Field numbers and raw values of a protobuf message, empty for integers."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -104,7 +105,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, and where it ends."""
+    """Decode an integer in groups of seven bits; return it and its end offset."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[at]

@@ -1,4 +1,4 @@
-"""What NAS-Bench-201 and NATS-Bench publish about their 15,625 cells."""
+"""Published files of NAS-Bench-201 and NATS-Bench with their 15,625 cells."""
 
 import bz2
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,8 @@ from zcpt_jax.types import InputError
 
 META = "meta.pickle.pbz2"
 
-# Column to the images trained on and those tested on, as the files name them. The test
-# images of the latter two are halved; "x-test" is the half not used for validation.
+# Column to the training and test images, as the files name them. The test images of
+# CIFAR-100 and ImageNet16-120 are halved; "x-test" is the half not used for validation.
 _COLUMNS = {
     "cifar10_test": ("cifar10", "ori-test"),
     "cifar100_test": ("cifar100", "x-test"),
@@ -23,31 +23,32 @@ _COLUMNS = {
     "cifar10_validation": ("cifar10-valid", "x-valid"),
 }
 _REQUIRED = "cifar10_test"
-# Names of the training of 200 epochs: in NATS-Bench's files, in NAS-Bench-201's.
+# Names of the training of 200 epochs in the files of NATS-Bench and NAS-Bench-201.
 _TRAININGS = ("200", "full")
 _DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def load_archive(path: str, progress: Progress | None) -> Table:
-    """Reads ``NATS-tss-v1_0-3ffb9.pickle.pbz2``, all cells in one file.
+    """Load ``NATS-tss-v1_0-3ffb9.pickle.pbz2``, which holds all cells.
 
     Raises:
-      InputError: if the file is cut off, damaged or of another form.
+      InputError: if the file is truncated, damaged or of another format.
     """
     with open_counted(path, progress) as file, bz2.open(file) as unpacked:
         return archive_table(path, unpickle(path, bounded(path, unpacked)))
 
 
 def archive_table(path: str, archive: Any) -> Table:
-    """The table in what the file of a whole benchmark holds.
+    """Build the table from the unpickled file of a whole benchmark.
 
     The layout is that of NAS-Bench-201 (github.com/D-X-Y/NAS-Bench-201,
     ``nas_201_api``) and NATS-Bench (github.com/D-X-Y/NATS-Bench): ``meta_archs``, the
-    architecture strings, and ``arch2infos``, number to the results of each training.
+    architecture strings, and ``arch2infos``, which maps indices to the results of each
+    training.
 
     Args:
-      path: the file, for messages.
-      archive: what was unpickled.
+      path: path of the file, for error messages.
+      archive: unpickled content of the file.
 
     Returns:
       A table of test accuracies after 200 epochs, means over the seeds; see
@@ -68,21 +69,21 @@ def archive_table(path: str, archive: Any) -> Table:
 
 
 def load_folder(path: str, progress: Progress | None) -> Table:
-    """Reads ``NATS-tss-v1_0-3ffb9-simple``, a file for each cell.
+    """Load ``NATS-tss-v1_0-3ffb9-simple``, a folder with one file per cell.
 
     Args:
-      path: the folder: ``meta.pickle.pbz2`` and ``000000.pickle.pbz2`` and on.
-      progress: called with cells read and their number.
+      path: folder with ``meta.pickle.pbz2``, ``000000.pickle.pbz2`` and so on.
+      progress: callback with the number of cells read and their total number.
 
     Raises:
-      InputError: if a file is missing, cut off, damaged or of another form.
+      InputError: if a file is missing, truncated, damaged or of another format.
     """
     folder = Path(path)
     meta = _unpack(folder / META)
     names = meta.get("meta_archs") if isinstance(meta, dict) else None
     if not isinstance(names, list) or not names:
         raise InputError(f"table {folder / META} has no list meta_archs")
-    # Before hours of reading: whether all is there.
+    # Check for missing files before hours of reading.
     files = [folder / f"{number:06d}.pickle.pbz2" for number in range(len(names))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -125,13 +126,13 @@ def _table(path: str, pairs: Iterable[tuple[str, Any]]) -> Table:
             ) from error
     matrix = np.asarray(rows, dtype=float).reshape(len(rows), len(_COLUMNS))
     columns = dict(zip(_COLUMNS, matrix.T, strict=True))
-    # Comparing cells needs all of them; a table of some would rank wrongly.
+    # A column with only some of the cells would give wrong ranks.
     complete = {n: v for n, v in columns.items() if not np.isnan(v).any()}
     return build_table(path, keys, {_REQUIRED: columns[_REQUIRED], **complete})
 
 
 def _accuracies(trainings: Mapping[str, Any]) -> list[float]:
-    """One for each column; not a number where there are no such results."""
+    """Accuracy for each column, NaN where there are no results."""
     name = next((name for name in _TRAININGS if name in trainings), _TRAININGS[0])
     seeds, results = trainings[name]["dataset_seed"], trainings[name]["all_results"]
     row = []

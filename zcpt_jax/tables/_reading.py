@@ -1,4 +1,4 @@
-"""How files of tables are opened: counted, and bounded where they unpack."""
+"""Opening of table files, with progress and limits on their unpacked size."""
 
 import gzip
 import io
@@ -10,27 +10,27 @@ from typing import BinaryIO, cast
 from zcpt_jax.types import InputError
 
 Progress = Callable[[int, int], None]
-"""Called with what was read so far and the total, in bytes or in files."""
+"""Callback with the amount read so far and the total, in bytes or in files."""
 
-# A few kilobytes can unpack to gigabytes, which no table of numbers does.
+# A few kilobytes can unpack to gigabytes, which cannot be a table of numbers.
 _MOST_TEXT = 1 << 28
 _MOST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 26
 
 
 class _Counted(io.FileIO):
-    """A file that tells how much of it was read."""
+    """File that reports how much of it was read."""
 
     def __init__(self, path: str, progress: Progress | None) -> None:
-        """Opens ``path``; ``progress`` may be called with the same number twice."""
+        """Open ``path``; ``progress`` may be called with the same number twice."""
         super().__init__(path, "rb")
         self.progress = progress
         self.total = Path(path).stat().st_size
         self.done = 0
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        """Reads and tells."""
+        """Read and report progress."""
         count = super().readinto(buffer) or 0
-        # Some readers go back, and nothing should be more than finished.
+        # Some readers seek back, and progress must not exceed 100 %.
         self.done = min(self.done + count, self.total)
         if self.progress:
             self.progress(self.done, self.total)
@@ -38,25 +38,25 @@ class _Counted(io.FileIO):
 
 
 def open_counted(path: str, progress: Progress | None) -> io.BufferedReader:
-    """The file as a stream; ``progress`` gets bytes read and the file's size."""
+    """Open a file; ``progress`` gets the bytes read and the file's size."""
     return io.BufferedReader(_Counted(path, progress), 1 << 20)
 
 
 class _Bounded(io.RawIOBase):
-    """Unpacked data that may not become absurdly long."""
+    """Stream of unpacked data with a limit on its length."""
 
     def __init__(self, path: str, unpacked: BinaryIO) -> None:
-        """Allows ``unpacked`` a multiple of the size of ``path``."""
+        """Limit ``unpacked`` to a multiple of the size of ``path``."""
         self.path, self.unpacked = path, unpacked
         packed = Path(path).stat().st_size
         self.left = max(_MOST_RATIO * packed, _ALWAYS_ALLOWED)
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        """Reads, and refuses to go on for ever."""
+        """Read, and raise InputError beyond the limit."""
         data = self.unpacked.read(len(buffer))
         self.left -= len(data)
         if self.left < 0:
@@ -69,16 +69,16 @@ class _Bounded(io.RawIOBase):
 
 
 def bounded(path: str, unpacked: object) -> BinaryIO:
-    """A stream that raises InputError where ``path`` unpacks to absurdly much."""
+    """Return a stream that raises InputError if ``path`` unpacks to too much data."""
     raw = _Bounded(path, cast(BinaryIO, unpacked))
     return cast(BinaryIO, io.BufferedReader(raw, 1 << 20))
 
 
 def read_text(path: str) -> str:
-    """The text of a file, gzipped or not.
+    """Read the text of a file, gzipped or not.
 
     Raises:
-      InputError: if it is no text, is cut off, or unpacks to an absurd length.
+      InputError: if the file is not text, is truncated, or is too long once unpacked.
     """
     try:
         with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""A table and how a genotype stands in it, whatever file it came from."""
+"""Tables of accuracies, and the ranks of genotypes in them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from zcpt_jax.types import InputError
 
 @dataclass(frozen=True)
 class TableRank:
-    """How a genotype does in one column of a table.
+    """Accuracy and rank of a genotype in one column of a table.
 
     Attributes:
       column: name of the column, such as ``cifar10_test``.
-      accuracy: percent.
-      regret: percent below the best of the rows compared with.
-      rank: 1 for the best; equal accuracies share the better rank.
-      count: genotypes compared with.
-      mean: percent, of the genotypes compared with: what one drawn at random is worth.
+      accuracy: accuracy of the genotype in percent.
+      regret: percentage points below the best of the compared rows.
+      rank: rank among the compared rows, 1 for the best; ties share the better rank.
+      count: number of compared rows.
+      mean: mean accuracy of the compared rows in percent, the expected accuracy of a
+        random genotype.
     """
 
     column: str
@@ -34,8 +35,8 @@ class Table:
     """Accuracies of every genotype of a space.
 
     Attributes:
-      rows: genotype to its row number.
-      columns: name to accuracies in percent, ``[rows]``.
+      rows: row index of each genotype.
+      columns: accuracies in percent, ``[rows]``, by column name.
     """
 
     rows: Mapping[str, int]
@@ -44,15 +45,15 @@ class Table:
     def ranks(
         self, genotype: str, among: Collection[str] | None = None
     ) -> tuple[TableRank, ...]:
-        """The genotype's standing in every column.
+        """Compute the genotype's accuracy and rank in every column.
 
         Args:
           genotype: a key of the table.
-          among: keys of the rows to compare with, each counted once; by default every
-            row. A genotype that is not one of them can have a negative regret.
+          among: keys of the rows to compare with, each counted once; by default all
+            rows. A genotype that is not one of them can have a negative regret.
 
         Raises:
-          InputError: if the table lacks one of these keys, or ``among`` is empty.
+          InputError: if one of these keys is not in the table, or ``among`` is empty.
         """
         row = self._row(genotype)
         pool = None if among is None else self._pool(among)
@@ -85,13 +86,13 @@ def build_table(
     columns: Mapping[str, np.ndarray],
     bounds: tuple[float, float] = (0.0, 100.0),
 ) -> Table:
-    """Checks what a file held and makes it a table.
+    """Check the content of a file and build a table from it.
 
     Args:
-      path: the file, for messages.
-      keys: genotypes, one a row.
-      columns: name to accuracies in percent, ``[rows]``.
-      bounds: lowest and highest value that is allowed.
+      path: path of the file, for error messages.
+      keys: genotype of each row.
+      columns: accuracies in percent, ``[rows]``, by column name.
+      bounds: lowest and highest allowed value.
 
     Raises:
       InputError: if there are no rows, a key occurs twice, or a value is not a number

@@ -1,4 +1,4 @@
-"""The frames of TFRecord files, read without TensorFlow."""
+"""Reading of TFRecord files without TensorFlow."""
 
 import functools
 import os
@@ -12,23 +12,23 @@ _HEAD, _TAIL = 12, 4
 
 
 def starts_like_tfrecord(head: bytes) -> bool:
-    """Whether the first twelve bytes are a length and its checksum."""
+    """Return whether the first twelve bytes are a length and its checksum."""
     return len(head) >= _HEAD and _length(head[:_HEAD]) is not None
 
 
 def read_records(path: str, file: BinaryIO) -> Iterator[bytes]:
-    """The records of a TFRecord file, in order.
+    """Iterate over the records of a TFRecord file.
 
     A record is its length, uint64, the masked CRC-32C of these eight bytes, the data,
     and the masked CRC-32C of the data (TensorFlow's ``tfrecord`` format). The checksum
-    of the data is not compared: in Python that would take longer than all the rest.
+    of the data is not verified: in Python that would take longer than everything else.
 
     Args:
-      path: the file, for messages.
-      file: opened in binary, at its start.
+      path: path of the file, for error messages.
+      file: binary file, positioned at its start.
 
     Raises:
-      InputError: if the file is cut off or a length does not fit its checksum.
+      InputError: if the file is truncated or a length does not match its checksum.
     """
     left = os.fstat(file.fileno()).st_size
     number = 0
@@ -41,7 +41,7 @@ def read_records(path: str, file: BinaryIO) -> Iterator[bytes]:
                 "its checksum; fetch the file anew"
             )
         left -= _HEAD + length + _TAIL
-        # Before anything is read: a length is a claim, the size of the file is a fact.
+        # A wrong length must not cause a huge read, so compare it with the file's size.
         if left < 0:
             raise InputError(
                 f"table {path} is cut off in record {number}: it lacks {-left:,} "

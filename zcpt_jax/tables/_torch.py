@@ -1,4 +1,4 @@
-"""Objects in files of ``torch.save``, read without PyTorch."""
+"""Reading of ``torch.save`` files without PyTorch."""
 
 import zipfile
 import zlib
@@ -10,18 +10,18 @@ from zcpt_jax.types import InputError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-# The pickle of the magic number in protocol 2, with which every old file starts.
+# Pickle of the magic number in protocol 2; every old file starts with it.
 LEGACY_HEAD = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
 
 
 def load_legacy(path: str, progress: Progress | None) -> Any:
-    """The object in a file as ``torch.save`` wrote it before PyTorch 1.6.
+    """Load the object in a file that ``torch.save`` wrote before PyTorch 1.6.
 
-    The file is a row of pickles: a magic number, the protocol's version, a description
-    of the machine, the object, and what belongs to its tensors, which is not read.
+    The file is a sequence of pickles: a magic number, the protocol version, a
+    description of the machine, the object, and data of its tensors, which is not read.
 
     Raises:
-      InputError: if the file is cut off, damaged, or holds more than plain data.
+      InputError: if the file is truncated, damaged, or holds more than plain data.
     """
     with open_counted(path, progress) as file:
         magic, protocol = unpickle(path, file), unpickle(path, file)
@@ -35,15 +35,15 @@ def load_legacy(path: str, progress: Progress | None) -> Any:
 
 
 def pickle_member(names: list[str]) -> str | None:
-    """The name of the object's pickle in the zip form of ``torch.save``."""
+    """Return the name of the object's pickle in the zip format of ``torch.save``."""
     return next((n for n in names if n.split("/")[1:] == ["data.pkl"]), None)
 
 
 def load_zipped(path: str, progress: Progress | None) -> Any:
-    """The object in a file as ``torch.save`` writes it since PyTorch 1.6.
+    """Load the object in a file that ``torch.save`` writes since PyTorch 1.6.
 
     Raises:
-      InputError: if the file is cut off, damaged, or holds more than plain data.
+      InputError: if the file is truncated, damaged, or holds more than plain data.
     """
     try:
         with (
@@ -59,8 +59,8 @@ def load_zipped(path: str, progress: Progress | None) -> Any:
         zlib.error,
         KeyError,
         OSError,
-        NotImplementedError,  # an unknown compression
-        RuntimeError,  # encrypted
+        NotImplementedError,  # Unknown compression.
+        RuntimeError,  # Encrypted archive.
     ) as error:
         raise InputError(
             f"table {path} is a damaged PyTorch file ({error}); fetch it anew"

@@ -1,4 +1,4 @@
-"""Plain data out of pickles from the web, of which nothing is executed."""
+"""Unpickling of plain data from untrusted pickles, without executing any code."""
 
 import collections
 import pickle
@@ -10,7 +10,7 @@ from zcpt_jax.types import InputError
 
 
 class _Inert:
-    """Stands for what is not needed, such as a tensor; whatever is done to it."""
+    """Inert placeholder, for instance for a tensor, that absorbs calls and states."""
 
     __slots__ = ()
 
@@ -18,14 +18,14 @@ class _Inert:
         return self
 
     def __setstate__(self, _: object) -> None:
-        """A pickle may not change what later pickles see."""
+        """Ignore the state, so that a pickle cannot affect later pickles."""
 
 
 _INERT = _Inert()
 
 
 class _Encode(_Inert):
-    """Bytes in pickles of protocol 2: characters of their values."""
+    """Decoder of bytes in pickles of protocol 2: one character per byte value."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ class _Encode(_Inert):
 
 
 class _Dtype:
-    """The type of a NumPy number, read from the pickle and not by NumPy."""
+    """Type of a NumPy number, read from the pickle without NumPy."""
 
     __slots__ = ("code", "order")
 
@@ -56,7 +56,7 @@ class _MakeDtype(_Inert):
 
 
 class _Scalar(_Inert):
-    """A NumPy number as a Python one."""
+    """Converter of NumPy scalars to Python numbers."""
 
     __slots__ = ()
 
@@ -69,7 +69,7 @@ class _Scalar(_Inert):
         return np.frombuffer(data, f"{dtype.order}{dtype.code}", count=1)[0].item()
 
 
-# Classes in C, which a pickle cannot change, or objects without any state.
+# Only classes in C, which a pickle cannot change, and objects without state.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
@@ -83,15 +83,15 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _ALLOWED[_core, "scalar"] = _Scalar()
     _ALLOWED[_core, "_reconstruct"] = _INERT
-# Of these only the names are taken: no attribute of PyTorch is ever looked up.
+# Only names are compared with these: no attribute of PyTorch is ever looked up.
 _INERT_MODULES = ("torch", "torch._utils", "torch.storage", "torch.nn.parameter")
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers and strings, and stubs for tensors."""
+    """Unpickler of dictionaries, lists, numbers and strings, with tensors as stubs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks up nothing: gives what is allowed, refuses the rest."""
+        """Return an allowed class without any import, or raise InputError."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if module in _INERT_MODULES:
@@ -102,29 +102,29 @@ class _PlainUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, _: Any) -> Any:
-        """Storages of tensors, which lie elsewhere in the file."""
+        """Return a placeholder for a tensor's storage, which is elsewhere."""
         return _INERT
 
 
 def unpickle(path: str, file: BinaryIO) -> Any:
-    """The next object of a stream of pickles, as plain data.
+    """Unpickle the next object of a stream as plain data.
 
-    Nothing in the file can run code. A file made to harm can still waste memory, as
-    any container format can.
+    Nothing in the file can run code. A malicious file can still waste memory, as in any
+    container format.
 
     Args:
-      path: the file, for messages.
-      file: opened in binary, where the pickle starts.
+      path: path of the file, for error messages.
+      file: binary file, positioned at the start of the pickle.
 
     Raises:
-      InputError: if the pickle is cut off, damaged, or asks for anything but plain
-        data; the message names what it asked for.
+      InputError: if the pickle is truncated, damaged, or requests anything but plain
+        data; the message names what it requested.
     """
     try:
         return _PlainUnpickler(file).load()
     except InputError as error:
         raise InputError(f"table {path} was refused: {error}") from error
-    # The operations of a damaged pickle fail in every way that Python knows.
+    # A damaged pickle can raise any exception.
     except Exception as error:
         raise InputError(
             f"table {path} cannot be unpickled ({type(error).__name__}: {error}); it "

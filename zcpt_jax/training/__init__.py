@@ -1,7 +1,7 @@
-"""Trains a network that a search found from scratch: the final evaluation.
+"""Final evaluation: training of a found network from scratch.
 
 The recipes are those of the published trainings (:class:`Recipe`, and the flagfiles in
-``launch/flagfiles``); batches are split over a row of devices.
+``launch/flagfiles``); batches are split over a one-dimensional device mesh.
 """
 
 from zcpt_jax.training._augment import Augmentation, augment

@@ -1,4 +1,4 @@
-"""Random crops, flips and cutout on the device, the same on one device and on many."""
+"""Random crops, flips and cutout on devices, independent of the number of devices."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from zcpt_jax.types import Array
 
 
 class Augmentation(NamedTuple):
-    """How images become inputs of a network in training; hashable.
+    """Hashable settings of the augmentation and normalisation of training images.
 
     Attributes:
-      mean: of each channel, images being in [0, 1].
-      std: of each channel.
-      pad: pixels of black on each side, from which the crop is taken.
-      flip: whether every other image is mirrored.
-      cutout: side of the square that is blanked out, 0 for none.
+      mean: mean of each channel, with images in [0, 1].
+      std: standard deviation of each channel, with images in [0, 1].
+      pad: width of the black border in pixels that is added before cropping.
+      flip: whether to mirror each image with probability 1/2.
+      cutout: side of the cutout square in pixels, 0 for none.
     """
 
     mean: tuple[float, ...]
@@ -30,14 +30,14 @@ class Augmentation(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What is drawn for each image, int32 ``[B]`` all.
+    """Random numbers of each image, all int32 ``[B]``.
 
     Attributes:
       top: first row of the crop in the padded image.
       left: first column of the crop in the padded image.
-      mirror: 1 if the crop is mirrored.
-      row: of the centre of the square that is blanked out.
-      column: of that centre.
+      mirror: 1 if the crop is mirrored, otherwise 0.
+      row: row of the centre of the cutout square.
+      column: column of the centre of the cutout square.
     """
 
     top: jax.Array
@@ -48,15 +48,15 @@ class Draws(NamedTuple):
 
 
 def augmentation_of(dataset: Dataset, cutout: int, *, cropped: bool) -> Augmentation:
-    """The augmentation for a dataset's images.
+    """Return the augmentation for a dataset's images.
 
     Args:
-      dataset: says mean and deviation, and crop and flip.
-      cutout: side of the square that is blanked out, 0 for none.
-      cropped: whether images have been augmented before they come to the device.
+      dataset: dataset with mean, standard deviation, crop and flip.
+      cutout: side of the cutout square in pixels, 0 for none.
+      cropped: whether images are augmented before they are copied to the device.
 
     Raises:
-      TypeError: if they have not, and the dataset's is not ``CropAndFlip``.
+      TypeError: if they are not, and the dataset's augmentation is not ``CropAndFlip``.
     """
     mean, std = _floats(dataset.mean), _floats(dataset.std)
     augment = dataset.augment
@@ -68,13 +68,13 @@ def augmentation_of(dataset: Dataset, cutout: int, *, cropped: bool) -> Augmenta
 
 
 def draw(key: jax.Array, count: int, size: int, augmentation: Augmentation) -> Draws:
-    """Independent numbers for each image, which follow from its position alone.
+    """Draw independent numbers for each image, from its position in the batch alone.
 
     Args:
-      key: a typed PRNG key.
-      count: B, images of the global batch.
-      size: height and width of images.
-      augmentation: how far crops may go.
+      key: typed PRNG key.
+      count: number of images B in the global batch.
+      size: height and width of images in pixels.
+      augmentation: settings, of which ``pad`` bounds the crops.
     """
     ends = jnp.array(
         [2 * augmentation.pad + 1, 2 * augmentation.pad + 1, 2, size, size]
@@ -87,18 +87,18 @@ def draw(key: jax.Array, count: int, size: int, augmentation: Augmentation) -> D
 
 
 def augment(key: jax.Array, images: Array, augmentation: Augmentation) -> jax.Array:
-    """Crops, mirrors, normalises and blanks out, each image by numbers of its own.
+    """Crop, mirror, normalise and cut out each image with its own random numbers.
 
     The order is that of the published trainings: the border of a crop is black before
-    images are normalised, the square of cutout is 0 afterwards.
+    normalisation, and the cutout square is 0 after it.
 
     Args:
-      key: a typed PRNG key.
+      key: typed PRNG key.
       images: uint8 ``[B, H, H, C]``.
-      augmentation: what to do; static under ``jit``.
+      augmentation: settings of the augmentation; static under ``jit``.
 
     Returns:
-      float32 ``[B, H, H, C]``.
+      Augmented images, float32 ``[B, H, H, C]``.
     """
     chex.assert_rank(images, 4, custom_message="images must be [B, H, H, C]")
     count, size = images.shape[:2]
@@ -114,27 +114,27 @@ def augment(key: jax.Array, images: Array, augmentation: Augmentation) -> jax.Ar
 
 
 def crop(images: Array, draws: Draws, augmentation: Augmentation) -> jax.Array:
-    """Crops, and mirrored ones, of padded images, in one gather.
+    """Pad, crop and mirror images with one gather.
 
     Args:
-      images: ``[B, H, H, C]``.
-      draws: one an image.
-      augmentation: ``pad`` and ``flip`` of it.
+      images: images ``[B, H, H, C]``.
+      draws: random numbers of each image.
+      augmentation: settings, of which ``pad`` and ``flip`` are used.
 
     Returns:
-      ``[B, H, H, C]``.
+      Images ``[B, H, H, C]``.
     """
     pad, along = augmentation.pad, jnp.arange(images.shape[1])[None]
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     mirrored = (draws.mirror[:, None] == 1) & augmentation.flip
     rows = draws.top[:, None] + along
     columns = draws.left[:, None] + jnp.where(mirrored, along[:, ::-1], along)
-    # Under vmap, the gather stays on the device that has the image.
+    # Under vmap, the gather stays on the device that holds the image.
     return jax.vmap(lambda image, y, x: image[y[:, None], x])(padded, rows, columns)
 
 
 def normalise(images: Array, augmentation: Augmentation) -> jax.Array:
-    """Float32 images with the mean taken off, by the deviation of each channel."""
+    """Scale uint8 images to [0, 1] and normalise each channel, in float32."""
     mean, std = (
         jnp.array(values, jnp.float32)[None, None, None]
         for values in (augmentation.mean, augmentation.std)
@@ -143,15 +143,15 @@ def normalise(images: Array, augmentation: Augmentation) -> jax.Array:
 
 
 def cut_out(images: jax.Array, draws: Draws, side: int) -> jax.Array:
-    """Sets a square to zero, as far as it lies within the image.
+    """Set a square of each image to zero.
 
-    Its centre is any pixel, so that squares at the border are smaller (DeVries and
+    The centre can be any pixel, so squares at the border are smaller (DeVries and
     Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017).
 
     Args:
-      images: ``[B, H, H, C]``.
-      draws: one an image.
-      side: of the square.
+      images: images ``[B, H, H, C]``.
+      draws: random numbers of each image.
+      side: side of the square in pixels.
     """
     along = jnp.arange(images.shape[1])[None]
 

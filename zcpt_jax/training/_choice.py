@@ -1,4 +1,4 @@
-"""Where a dataset's images are kept during a training."""
+"""Choice of where a dataset's images are kept during training."""
 
 from jax.sharding import NamedSharding
 
@@ -8,7 +8,7 @@ from zcpt_jax.training._host_data import HostData
 from zcpt_jax.training._input import Input, Placement
 
 DEVICE_BYTES = 2 << 30
-"""Datasets up to this size are kept on each device."""
+"""Largest size in bytes of a dataset that is kept on each device."""
 
 
 def make_input(
@@ -20,16 +20,16 @@ def make_input(
     processes: bool = False,
     device_bytes: int = DEVICE_BYTES,
 ) -> Input:
-    """A training's images, on the devices if they fit and can be augmented there.
+    """Make the training input, on the devices if it fits and can be augmented there.
 
     Args:
-      splits: what to train and test on.
-      cutout: side of the square that is blanked out, 16 in the published trainings on
+      splits: training and test images.
+      cutout: side of the cutout square in pixels; 16 in the published trainings on
         images of 32 pixels, 0 for none.
-      sharding: of batches over their first axis; None for one device.
-      workers: that decode large datasets, by default one a core.
-      processes: makes them processes, not threads.
-      device_bytes: what a dataset may take of each device.
+      sharding: sharding of batches over their first axis; None for one device.
+      workers: number of workers that decode large datasets; by default one per core.
+      processes: whether workers are processes rather than threads.
+      device_bytes: largest size of a dataset in bytes that is kept on each device.
 
     Raises:
       InputError: if an image of a small dataset is damaged.

@@ -1,4 +1,4 @@
-"""The steps of a training as single compiled calls on a row of devices."""
+"""Training and test steps, each one compiled call on a device mesh."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,13 @@ from zcpt_jax.types import Variables
 
 
 def placement(state: TrainState, mesh: Mesh, fully_sharded: bool) -> Any:
-    """Where each array of a state is kept.
+    """Return the sharding of each array of a state.
 
     Args:
-      state: arrays, or their shapes.
-      mesh: the row of devices.
-      fully_sharded: whether large arrays are split over them, or all are copied.
+      state: state of arrays or of their shapes.
+      mesh: one-dimensional device mesh.
+      fully_sharded: whether large arrays are split over the devices; otherwise all
+        arrays are replicated.
     """
     if fully_sharded:
         return sharding.spread(mesh, state)
@@ -28,7 +29,7 @@ def placement(state: TrainState, mesh: Mesh, fully_sharded: bool) -> Any:
 
 
 def place(host: TrainState, placed: Any) -> TrainState:
-    """A state on the host, moved to where it is kept."""
+    """Copy a state from the host to the devices with the given shardings."""
     state: TrainState = jax.tree.map(sharding.put, host, placed)
     return state
 
@@ -36,16 +37,16 @@ def place(host: TrainState, placed: Any) -> TrainState:
 def compile_step(
     train: Callable[..., TrainState], data: Input, seed: int, placed: Any
 ) -> Callable[..., TrainState]:
-    """A step from what crosses to the devices to the next state.
+    """Compile the step from a feed to the next state.
 
     Args:
-      train: of :func:`make_train_step`.
-      data: makes images of what crosses.
-      seed: of everything drawn; each step has keys of its own.
-      placed: where the state is kept.
+      train: step function from :func:`make_train_step`.
+      data: input that converts feeds to images.
+      seed: seed of all random numbers; each step has its own keys.
+      placed: shardings of the state.
 
     Returns:
-      A function of the state, which is donated, the step's number, a feed and the
+      A function of the state, which is donated, the step's index, a feed and the
       data's resident arrays.
     """
     root = jax.random.key(seed)
@@ -62,15 +63,15 @@ def compile_step(
 def make_tester(
     module: nn.Module, data: Input, batch_size: int
 ) -> Callable[[Variables], dict[str, float]]:
-    """A function that tests variables.
+    """Make a function that tests variables.
 
     Args:
       module: the network.
-      data: the images.
-      batch_size: of the test.
+      data: input with the test images.
+      batch_size: number of images in a test batch.
 
     Returns:
-      A function of the variables that gives ``test_loss``, and ``test_top1`` and
+      A function of the variables that returns ``test_loss``, and ``test_top1`` and
       ``test_top5`` in percent.
     """
     test = make_test_step(module)
@@ -92,25 +93,25 @@ def make_tester(
 def evaluate_network(
     module: nn.Module, variables: Variables, data: Input, batch_size: int
 ) -> dict[str, float]:
-    """Tests a trained network.
+    """Test a trained network.
 
     Args:
       module: the network.
-      variables: its parameters and statistics.
-      data: the images.
-      batch_size: a multiple of the number of devices.
+      variables: parameters and BatchNorm statistics of the network.
+      data: input with the test images.
+      batch_size: number of images in a batch, a multiple of the number of devices.
 
     Returns:
       ``test_loss``, and ``test_top1`` and ``test_top5`` in percent.
 
     Raises:
-      InputError: if the batch cannot be dealt out, or an image is damaged.
+      InputError: if the batch cannot be split evenly, or an image is damaged.
     """
     return make_tester(module, data, batch_size)(variables)
 
 
 def in_percent(counts: Counts) -> dict[str, float]:
-    """Means over the tested images."""
+    """Convert counts to means over the tested images, accuracies in percent."""
     loss, top1, top5, images = (float(value) for value in counts)
     return {
         "test_loss": loss / images,

@@ -1,4 +1,4 @@
-"""Small datasets: all images stay on the devices, and only row numbers travel."""
+"""Input for small datasets: images stay on the devices, and only indices are copied."""
 
 from collections.abc import Generator, Iterator
 
@@ -17,20 +17,20 @@ from zcpt_jax.training._order import (
 
 
 class DeviceData(SplitsInput):
-    """A training's images, decoded once: see :class:`~zcpt_jax.training.Input`.
+    """Training input with images decoded once; see :class:`~zcpt_jax.training.Input`.
 
-    Crops, flips and cutout happen on the devices, by the key of ``train_inputs``.
+    Crops, flips and cutout run on the devices with the key of ``train_inputs``.
     """
 
     def __init__(
         self, splits: Splits, *, cutout: int = 0, placement: Placement | None = None
     ) -> None:
-        """Decodes all images and puts them on each device.
+        """Decode all images and copy them to each device.
 
         Args:
-          splits: their training images are augmented by ``CropAndFlip``.
-          cutout: side of the square that is blanked out, 0 for none.
-          placement: of batches, by default on one device.
+          splits: training images, augmented by ``CropAndFlip``, and test images.
+          cutout: side of the cutout square in pixels, 0 for none.
+          placement: placement of batches; one device by default.
 
         Raises:
           InputError: if an image is damaged.
@@ -45,24 +45,24 @@ class DeviceData(SplitsInput):
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
     ) -> Iterator[Feed]:
-        """Shuffled batches without end; ``data`` is row numbers."""
+        """Iterate over shuffled batches without end; ``data`` is row indices."""
         rows = shuffled_rows(seed, start, self.num_images, batch_size)
         return self._feeds(rows, self._labels, batch_size)
 
     def test_batches(self, batch_size: int) -> Iterator[Feed]:
-        """All test images in order; ``data`` is row numbers."""
+        """Iterate over all test images in order; ``data`` is row indices."""
         rows = ordered_rows(self.num_test_images, batch_size)
         return self._feeds(rows, self._test_labels, batch_size)
 
     def train_inputs(
         self, resident: dict[str, jax.Array], feed: Feed, key: jax.Array
     ) -> Inputs:
-        """Pure: fetches, crops, mirrors, normalises and blanks out."""
+        """Look up, crop, mirror, normalise and cut out images; a pure function."""
         images = augment(key, resident["train"][feed.data], self._augmentation)
         return Inputs(self._placement.keep(images), feed.labels, feed.weights)
 
     def test_inputs(self, resident: dict[str, jax.Array], feed: Feed) -> Inputs:
-        """Pure: fetches and normalises."""
+        """Look up and normalise images; a pure function."""
         images = normalise(resident["test"][feed.data], self._augmentation)
         return Inputs(self._placement.keep(images), feed.labels, feed.weights)
 
@@ -82,7 +82,7 @@ class DeviceData(SplitsInput):
 
 
 def bytes_of(splits: Splits) -> int:
-    """What the images of both splits take on each device."""
+    """Return the size in bytes of the images of both splits on each device."""
     return sum(
         len(dataset.source) * int(np.prod(dataset.image_shape)) for dataset in splits
     )

@@ -1,4 +1,4 @@
-"""Metrics as TensorBoard reads them."""
+"""Metrics in TensorBoard's format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,33 +9,34 @@ _TAGS = {"test_": "test/", "": "train/"}
 
 
 class Events:
-    """Writes scalars beside a run's other metrics; a context."""
+    """Context manager that writes a run's scalars to TensorBoard event files."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens the event files.
+        """Open the event files.
 
         Args:
-          folder: of the run.
-          step: that training goes on from; what was written of later ones is hidden.
+          folder: folder of the run.
+          step: step from which training resumes; points of later steps are hidden.
         """
-        from tensorboardX import SummaryWriter  # only a run on disk needs it
+        from tensorboardX import SummaryWriter  # Needed only for runs with a folder.
 
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
 
     def __enter__(self) -> "Events":
-        """Returns itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Writes what is left."""
+        """Write pending points and close the files."""
         self._writer.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one point to each curve.
+        """Add one point to each curve.
 
         Args:
-          step: after how many steps.
-          values: by name; those that begin with ``test_`` are grouped by themselves.
+          step: number of completed steps.
+          values: scalars by name; names that begin with ``test_`` form a separate
+            group.
         """
         for name, value in values.items():
             prefix = next(p for p in _TAGS if name.startswith(p))

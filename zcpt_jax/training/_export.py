@@ -1,4 +1,4 @@
-"""A trained network as two files: what it is, and its weights."""
+"""Trained networks as two files: a description and the weights."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from zcpt_jax.training._store import KIND
 from zcpt_jax.types import InputError, Variables
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
-# Of the entries of network.json that are not text.
+# Types of the entries of network.json that are not text.
 _KINDS = {
     "options": dict,
     "num_classes": int,
@@ -32,17 +32,17 @@ _SAID = {str: "text", dict: "an object", int: "a whole number", list: "three num
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """What ``network.json`` holds.
+    """Content of ``network.json``.
 
     Attributes:
       space: name of the space.
-      options: the space's, as the network was trained.
-      genotype: of the network.
-      dataset: it was trained on.
-      num_classes: of that dataset.
-      image_size: height and width of its images.
-      mean: of each channel, images being in [0, 1], that is subtracted.
-      std: of each channel, that is divided by.
+      options: options of the space.
+      genotype: genotype of the network.
+      dataset: name of the dataset that the network was trained on.
+      num_classes: number of classes of that dataset.
+      image_size: height and width of its images in pixels.
+      mean: mean of each channel that is subtracted, with images in [0, 1].
+      std: standard deviation of each channel that images are divided by.
     """
 
     space: str
@@ -55,7 +55,7 @@ class NetworkFile:
     std: Sequence[float]
 
     def module(self, auxiliary: bool = False) -> nn.Module:
-        """The network, with an auxiliary head if asked for."""
+        """Build the network, optionally with an auxiliary head."""
         space = get_space(self.space, **self.options)
         return space.evaluation_network(
             self.genotype, self.num_classes, auxiliary=auxiliary
@@ -63,15 +63,16 @@ class NetworkFile:
 
 
 def save_network(folder: Path, record: NetworkFile, variables: Variables) -> None:
-    """Writes both files, the weights first.
+    """Write both files, the weights first.
 
     Args:
-      folder: where to.
-      record: what the network is.
-      variables: its parameters and statistics; an auxiliary head's are left out.
+      folder: folder to write to.
+      record: description of the network.
+      variables: parameters and BatchNorm statistics; those of an auxiliary head are
+        left out.
 
     Raises:
-      InputError: if they cannot be written.
+      InputError: if a file cannot be written.
     """
     kept = _without_head(record, variables)
     temporary = folder / f".{WEIGHTS}"
@@ -90,17 +91,17 @@ def save_network(folder: Path, record: NetworkFile, variables: Variables) -> Non
 def load_network(
     folder: str | Path,
 ) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
-    """The trained network in a folder.
+    """Load the trained network in a folder.
 
     Args:
-      folder: that :func:`save_network`, or a retraining, wrote to.
+      folder: folder that :func:`save_network` or a retraining wrote to.
 
     Returns:
-      What it is, the module, and its variables:
-      ``module.apply(variables, images)`` gives the logits.
+      Description, module and variables; ``module.apply(variables, images)`` gives the
+      logits.
 
     Raises:
-      InputError: if there is none, or its files are damaged or do not fit together.
+      InputError: if there is no network, or its files are damaged or do not match.
     """
     folder = Path(folder)
     record = _read_record(folder)
@@ -108,7 +109,7 @@ def load_network(
     try:
         variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
         fitting = _shapes(variables) == expected
-    except Exception as error:  # msgpack's errors have no common base class
+    except Exception as error:  # msgpack's errors have no common base class.
         raise InputError(
             f"{folder / WEIGHTS} cannot be read ({type(error).__name__}: {error}); "
             "restore it from a copy, or run launch/retrain.py again"
@@ -145,22 +146,22 @@ def _read_record(folder: Path) -> NetworkFile:
 def load_checkpoint(
     folder: str | Path, *, best: bool = False
 ) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
-    """The network in the last checkpoint of a finished training, or in its best.
+    """Load the network of a training's last or best checkpoint.
 
     Args:
-      folder: of the training.
-      best: the checkpoint that tested best, of an unfinished training too.
+      folder: folder of the training, which must be finished unless ``best``.
+      best: whether to load the checkpoint with the best test result.
 
     Returns:
-      As :func:`load_network`.
+      Description, module and variables, as from :func:`load_network`.
 
     Raises:
-      InputError: if there is none, or it is damaged.
+      InputError: if there is no such checkpoint, or it is damaged.
     """
     config = read_record(folder, KIND)["config"]
     names = [field.name for field in dataclasses.fields(NetworkFile)]
     record = NetworkFile(**{name: config[name] for name in names})
-    # Orbax wants to know all that lies there: the auxiliary head, and averages.
+    # Orbax needs the whole stored tree, with the auxiliary head and moving averages.
     whole = dict(_expected(record, auxiliary=config["auxiliary"] > 0))
     like = {**whole, "ema": {} if config["ema"] is None else whole}
     like.setdefault("batch_stats", {})
@@ -171,7 +172,7 @@ def load_checkpoint(
 
 
 def _without_head(record: NetworkFile, variables: Variables) -> dict[str, Any]:
-    """What the network without an auxiliary head has of the variables."""
+    """Remove the variables of the auxiliary head."""
 
     def take(tree: Any, like: Any) -> Any:
         if isinstance(like, Mapping):
@@ -183,7 +184,7 @@ def _without_head(record: NetworkFile, variables: Variables) -> dict[str, Any]:
 
 
 def _expected(record: NetworkFile, auxiliary: bool = False) -> dict[str, Any]:
-    """The shapes of the network's variables."""
+    """Shapes of the network's variables."""
     size = record.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     init = record.module(auxiliary).init

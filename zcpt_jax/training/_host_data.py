@@ -1,7 +1,7 @@
-"""Large datasets: workers decode and augment images, and bytes travel to the devices.
+"""Input for large datasets: workers decode and augment images on the host.
 
-Without grain, which would be one more requirement: an order that no worker changes, and
-a start at any step, follow from the seed here as well.
+This avoids the requirement grain: here, too, the seed determines the order of images
+for any number of workers, and iteration can start at any step.
 """
 
 import multiprocessing
@@ -31,21 +31,21 @@ from zcpt_jax.training._order import (
 )
 from zcpt_jax.types import InputError
 
-# Streams of random numbers, beside the one of the order.
+# Stream of random numbers of the augmentation, distinct from that of the order.
 _AUGMENT_STREAM = 14
 _LARGEST_JOB = 16
 
 THREADS = "zcpt_jax_images"
-"""What names of worker threads begin with."""
+"""Prefix of the names of worker threads."""
 
 
 class Job(NamedTuple):
     """Images for a worker to read.
 
     Attributes:
-      rows: of the dataset.
-      seed: of the augmentation, None to read test images.
-      epoch: the same image is another one in the next epoch.
+      rows: row indices in the dataset.
+      seed: seed of the augmentation, None to read test images.
+      epoch: index of the epoch, which changes the augmentation of an image.
     """
 
     rows: np.ndarray
@@ -54,10 +54,10 @@ class Job(NamedTuple):
 
 
 class HostData(SplitsInput):
-    """A training's images, decoded as they are needed: see :class:`Input`.
+    """Training input with images decoded when needed; see :class:`Input`.
 
-    An image's augmentation follows from the seed, the epoch and its row: workers,
-    batches and processes have no part in it. Every process reads its share of a batch.
+    The seed, the epoch and the row determine an image's augmentation, independent of
+    workers, batches and processes. Every process reads its part of a batch.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class HostData(SplitsInput):
         processes: bool = False,
         ahead: int = 3,
     ) -> None:
-        """Starts nothing yet.
+        """Store the settings; workers start with the first batch.
 
         Args:
-          splits: what to train and test on.
-          cutout: side of the square that is blanked out on the device, 0 for none.
-          placement: of batches, by default on one device.
-          workers: that decode, by default one a core.
-          processes: takes worker processes, not threads. Threads start at once and
-            share memory, but take turns at what Pillow does under Python's lock.
-            Processes need a program that can be imported without running.
-          ahead: batches that workers may be ahead, which bounds the memory.
+          splits: training and test images.
+          cutout: side in pixels of the square cut out on the device, 0 for none.
+          placement: placement of batches; one device by default.
+          workers: number of workers that decode; by default one per core.
+          processes: whether workers are processes rather than threads. Threads start at
+            once and share memory, but the parts of Pillow that hold Python's lock run
+            one at a time. Processes need a main module that does not run on import.
+          ahead: number of batches that workers may prefetch, which bounds the memory.
         """
         super().__init__(splits, placement)
         self._augmentation = augmentation_of(splits.train, cutout, cropped=True)
@@ -90,18 +90,18 @@ class HostData(SplitsInput):
 
     @property
     def resident(self) -> dict[str, jax.Array]:
-        """Nothing stays on the devices."""
+        """Return an empty tree, since no images stay on the devices."""
         return {}
 
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
     ) -> Iterator[Feed]:
-        """Shuffled batches without end; ``data`` is augmented images, uint8."""
+        """Iterate over shuffled batches without end; ``data`` is augmented, uint8."""
         rows = shuffled_rows(seed, start, self.num_images, batch_size)
         return self._feeds(rows, seed, batch_size)
 
     def test_batches(self, batch_size: int) -> Iterator[Feed]:
-        """All test images in order; ``data`` is images, uint8."""
+        """Iterate over all test images in order; ``data`` is uint8 images."""
         return self._feeds(
             ordered_rows(self.num_test_images, batch_size), None, batch_size
         )
@@ -109,37 +109,37 @@ class HostData(SplitsInput):
     def train_inputs(
         self, resident: dict[str, jax.Array], feed: Feed, key: jax.Array
     ) -> Inputs:
-        """Pure: normalises and blanks out."""
+        """Normalise and cut out images; a pure function."""
         del resident
         images = augment(key, feed.data, self._augmentation)
         return Inputs(self._placement.keep(images), feed.labels, feed.weights)
 
     def test_inputs(self, resident: dict[str, jax.Array], feed: Feed) -> Inputs:
-        """Pure: normalises."""
+        """Normalise images; a pure function."""
         del resident
         images = normalise(feed.data, self._augmentation)
         return Inputs(self._placement.keep(images), feed.labels, feed.weights)
 
     def close(self) -> None:
-        """Ends the workers, once each has finished what it is at."""
+        """Stop the workers after their current item."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
     def __exit__(self, *_: object) -> None:
-        """Ends the workers."""
+        """Stop the workers."""
         self.close()
 
     def host_batches(
         self, batches: Iterator[Rows], seed: int | None, process: int, processes: int
     ) -> Generator[Feed]:
-        """NumPy arrays of one process's share of batches.
+        """Read one process's part of each batch to NumPy arrays.
 
         Args:
-          batches: the global ones.
-          seed: of the augmentation, None to read test images.
-          process: from 0.
-          processes: how many share a batch.
+          batches: global batches.
+          seed: seed of the augmentation, None to read test images.
+          process: index of the process, from 0.
+          processes: number of processes that share a batch.
 
         Raises:
           InputError: if an image is damaged, or a worker process was killed.
@@ -179,7 +179,7 @@ class HostData(SplitsInput):
         return one_ahead(feeds())
 
     def _begin(self, share: Rows, seed: int | None) -> list["Future[Feed]"]:
-        """Hands the images of a batch to several workers."""
+        """Distribute the images of a batch over several workers."""
         count = len(share.rows)
         largest = max(1, min(_LARGEST_JOB, count // (2 * self._workers)))
         parts = np.array_split(share.rows, -(-count // largest))
@@ -192,7 +192,7 @@ class HostData(SplitsInput):
 
     def _executor(self) -> Executor:
         if self._pool is None and self._processes:
-            # JAX has threads, which a forked process would find in any state.
+            # JAX has threads, so a forked process could inherit locks that are held.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
                 self._workers, context, initializer=_adopt, initargs=(self._splits,)
@@ -203,7 +203,7 @@ class HostData(SplitsInput):
 
 
 def read(splits: Splits, job: Job) -> Feed:
-    """Reads, and augments, some images.
+    """Read the images of a job, and augment training images.
 
     Returns:
       Images uint8 ``[n, H, W, C]``, labels, and weights of 1.
@@ -230,7 +230,7 @@ def _collect(share: Rows, futures: list["Future[Feed]"]) -> Feed:
     return Feed(images, labels, share.weights)
 
 
-# A worker process reads from this, rather than get it anew with each job.
+# Splits of a worker process, stored once rather than sent with each job.
 _adopted: Splits | None = None
 
 

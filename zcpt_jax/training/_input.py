@@ -1,4 +1,4 @@
-"""What a training reads: batches on their way to the devices, and what is there."""
+"""Training input: batches that are copied to devices, and arrays that stay there."""
 
 import contextlib
 import math
@@ -17,13 +17,13 @@ from zcpt_jax.types import Array
 
 
 class Feed(NamedTuple):
-    """What crosses to the devices for one batch; for ``train_inputs`` to read.
+    """Arrays that are copied to the devices for one batch, read by ``train_inputs``.
 
     Attributes:
-      data: row numbers int32 ``[B]`` where all images are on the devices, otherwise
+      data: row indices int32 ``[B]`` if all images are on the devices, otherwise
         images uint8 ``[B, H, W, C]``.
       labels: int32 ``[B]``.
-      weights: float32 ``[B]``, 1, and 0 for images that only fill up the last batch.
+      weights: float32 ``[B]``: 1, or 0 for images that only pad the last batch.
     """
 
     data: Array
@@ -32,12 +32,12 @@ class Feed(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """One batch as a network takes it.
+    """One batch of network inputs.
 
     Attributes:
       images: float32 ``[B, H, W, C]``, normalised.
       labels: int32 ``[B]``.
-      weights: float32 ``[B]``, 0 for images that do not count in losses and accuracy.
+      weights: float32 ``[B]``, 0 for images that do not count in loss and accuracy.
     """
 
     images: jax.Array
@@ -46,32 +46,32 @@ class Inputs(NamedTuple):
 
 
 class Input(Protocol):
-    """A training's images; a context that ends what works in the background.
+    """Images of a training; a context manager that stops background workers.
 
-    ``train_batches`` and ``test_batches`` give small records of arrays on the devices.
-    A jitted step turns them into images with the pure functions ``train_inputs`` and
-    ``test_inputs``, which also take :attr:`resident`: an argument of the step, since
-    arrays that a jitted function closes over would become constants in it.
+    ``train_batches`` and ``test_batches`` yield small records of arrays on the devices.
+    A jitted step converts them to images with the pure functions ``train_inputs`` and
+    ``test_inputs``, which also take :attr:`resident`. That is an argument of the step
+    because arrays that a jitted function closes over become constants in it.
     """
 
     @property
     def resident(self) -> Any:
-        """Arrays that stay on the devices, a tree, possibly an empty one."""
+        """Tree of arrays that stay on the devices, possibly empty."""
         ...
 
     @property
     def num_images(self) -> int:
-        """Training images."""
+        """Number of training images."""
         ...
 
     @property
     def num_test_images(self) -> int:
-        """Test images."""
+        """Number of test images."""
         ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)``."""
+        """Shape ``(H, W, C)`` of an image."""
         ...
 
     @property
@@ -80,61 +80,61 @@ class Input(Protocol):
         ...
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches of an epoch; the last one is filled up with images of weight 0."""
+        """Return the batches per epoch, the last padded with images of weight 0."""
         ...
 
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0
     ) -> Iterator[Feed]:
-        """Shuffled batches without end, from step ``start`` on.
+        """Iterate over shuffled batches without end, from step ``start`` on.
 
         Raises:
-          InputError: if the batch cannot be dealt out, or an image is damaged.
+          InputError: if the batch cannot be split evenly, or an image is damaged.
         """
         ...
 
     def test_batches(self, batch_size: int) -> Iterator[Feed]:
-        """All test images in order.
+        """Iterate over all test images in order.
 
         Raises:
-          InputError: if the batch cannot be dealt out, or an image is damaged.
+          InputError: if the batch cannot be split evenly, or an image is damaged.
         """
         ...
 
     def train_inputs(self, resident: Any, feed: Feed, key: jax.Array) -> Inputs:
-        """Pure: a batch, augmented; ``key`` gives what is still to be drawn."""
+        """Return an augmented batch with the random numbers of ``key``; pure."""
         ...
 
     def test_inputs(self, resident: Any, feed: Feed) -> Inputs:
-        """Pure: a batch of the test."""
+        """Return a test batch; pure."""
         ...
 
     def __enter__(self) -> Self:
-        """Returns itself."""
+        """Return this object."""
         ...
 
     def __exit__(self, *_: object) -> None:
-        """Ends what works in the background."""
+        """Stop background workers."""
         ...
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where arrays go.
+    """Placement of arrays on devices.
 
     Attributes:
-      sharding: of a batch over its first axis; its devices go process by process, as
-        those of ``jax.make_mesh`` do. None for the default device.
+      sharding: sharding of a batch over its first axis, with devices ordered by
+        process, as ``jax.make_mesh`` orders them. None for the default device.
     """
 
     sharding: NamedSharding | None = None
 
     def check(self, batch_size: int, processes: int = 1) -> None:
-        """Raises InputError unless the batch can be dealt out evenly."""
+        """Raise InputError unless the batch can be split evenly."""
         check_batch_size(batch_size, math.lcm(processes, self._parts()))
 
     def _parts(self) -> int:
-        """How many pieces the sharding cuts a batch into."""
+        """Number of parts that the sharding splits a batch into."""
         if self.sharding is None or not self.sharding.spec:
             return 1
         names = self.sharding.spec[0] or ()
@@ -142,22 +142,22 @@ class Placement:
         return math.prod(self.sharding.mesh.shape[name] for name in names)
 
     def deal(self, feed: Feed, batch_size: int) -> Feed:
-        """This process's share of a batch, to its devices.
+        """Copy this process's part of a batch to its devices.
 
         Args:
           feed: NumPy arrays ``[B / processes, ...]``.
-          batch_size: B.
+          batch_size: number of images B in the global batch.
         """
         return Feed(*(self._put(np.asarray(array), batch_size) for array in feed))
 
     def everywhere(self, array: np.ndarray) -> jax.Array:
-        """The whole array to each device."""
+        """Copy the whole array to each device."""
         if self.sharding is None:
             return jax.device_put(array)
         return put(array, NamedSharding(self.sharding.mesh, PartitionSpec()))
 
     def keep(self, images: jax.Array) -> jax.Array:
-        """The same, within ``jit``, on the devices that the batch went to."""
+        """Constrain images, within ``jit``, to the sharding of the batch."""
         if self.sharding is None:
             return images
         return jax.lax.with_sharding_constraint(images, self.sharding)
@@ -170,28 +170,28 @@ class Placement:
 
 
 class SplitsInput:
-    """What every :class:`Input` made from splits says of them.
+    """Base class of every :class:`Input` made from splits.
 
-    Nothing works in the background until a subclass says so.
+    It has no background workers; subclasses may add them.
     """
 
     def __init__(self, splits: Splits, placement: Placement | None) -> None:
-        """Takes the images, and where batches go; one device by default."""
+        """Store the splits and the placement of batches; one device by default."""
         self._splits, self._placement = splits, placement or Placement()
 
     @property
     def num_images(self) -> int:
-        """Training images."""
+        """Number of training images."""
         return len(self._splits.train.source)
 
     @property
     def num_test_images(self) -> int:
-        """Test images."""
+        """Number of test images."""
         return len(self._splits.test.source)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, C)``."""
+        """Shape ``(H, W, C)`` of an image."""
         return self._splits.train.image_shape
 
     @property
@@ -200,21 +200,21 @@ class SplitsInput:
         return self._splits.train.num_classes
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches of an epoch; the last one is filled up with images of weight 0."""
+        """Return the batches per epoch, the last padded with images of weight 0."""
         return steps_per_epoch(self.num_images, batch_size)
 
     def __enter__(self) -> Self:
-        """Returns itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends nothing."""
+        """Do nothing, since there are no background workers."""
 
 
 def one_ahead(feeds: Generator[Feed]) -> Generator[Feed]:
-    """The same, each asked for before the one in front of it is used.
+    """Request each feed before the previous one is used.
 
-    Copies to devices are asynchronous, so that the next batch travels meanwhile.
+    Copies to devices are asynchronous, so the next batch is copied during the step.
     """
     with contextlib.closing(feeds):
         waiting = next(feeds, None)

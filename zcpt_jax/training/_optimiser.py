@@ -1,4 +1,4 @@
-"""SGD as PyTorch has it, and how its learning rate falls."""
+"""PyTorch's SGD, and the learning-rate schedules."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,17 @@ from zcpt_jax.training._recipe import Recipe
 
 
 def make_schedule(recipe: Recipe, updates_per_epoch: int) -> optax.Schedule:
-    """The learning rate of each update.
+    """Make the schedule of the learning rate.
 
-    Fewer epochs than a recipe's own keep the shape: the rate starts and ends the same.
+    Fewer epochs than the published recipe's keep the shape: the first and last rate
+    stay the same.
 
     Args:
       recipe: the recipe.
-      updates_per_epoch: updates in one epoch.
+      updates_per_epoch: number of updates in one epoch.
 
     Returns:
-      A function of the number of updates made before.
+      A function of the number of previous updates.
     """
     peak = recipe.learning_rate
     if recipe.reference_batch is not None:
@@ -28,7 +29,7 @@ def make_schedule(recipe: Recipe, updates_per_epoch: int) -> optax.Schedule:
         update = jnp.asarray(update, jnp.float32)
         epoch = update / updates_per_epoch
         if not recipe.every_step:
-            # A hair above, as the quotient can fall short of a whole number.
+            # Half an update is added, since rounding can give less than an integer.
             epoch = jnp.floor(epoch + 0.5 / updates_per_epoch)
         falling = peak * _share(recipe, epoch)
         if not warmup:
@@ -39,9 +40,9 @@ def make_schedule(recipe: Recipe, updates_per_epoch: int) -> optax.Schedule:
 
 
 def _share(recipe: Recipe, epoch: jax.Array) -> jax.Array:
-    """Which share of the learning rate is left after so many epochs."""
+    """Fraction of the learning rate that remains after ``epoch`` epochs."""
     if recipe.schedule == "cosine":
-        # (1 + cos x) / 2, which loses digits near the end.
+        # Equals (1 + cos x) / 2, which loses precision near the end.
         return jnp.cos(jnp.pi / 2 * epoch / recipe.epochs) ** 2
     return recipe.decay ** (epoch * (recipe.decay_epochs / recipe.epochs))
 
@@ -49,15 +50,15 @@ def _share(recipe: Recipe, epoch: jax.Array) -> jax.Array:
 def make_optimiser(
     recipe: Recipe, updates_per_epoch: int
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD; weight decay joins the gradient after it is clipped, as in PyTorch.
+    """Make SGD with weight decay added to the clipped gradient, as in PyTorch.
 
     Args:
       recipe: the recipe.
-      updates_per_epoch: for the schedule.
+      updates_per_epoch: number of updates in one epoch, for the schedule.
 
     Returns:
-      A transformation that is called once a minibatch; with ``accumulate`` it gives
-      zeros until enough of them are together.
+      A transformation for every minibatch; with ``accumulate`` it returns zeros until
+      that many minibatches are accumulated.
     """
     parts = [optax.add_decayed_weights(recipe.weight_decay)]
     if recipe.clip is not None:

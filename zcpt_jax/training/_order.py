@@ -1,4 +1,4 @@
-"""Which images are in which batch: it follows from the seed and the step alone."""
+"""Order of images in batches, determined by the seed and the step alone."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,17 +7,17 @@ import numpy as np
 
 from zcpt_jax.types import InputError
 
-# Streams of random numbers; those of searches and of supernets are below 13.
+# Stream of random numbers; searches and supernets use streams below 13.
 _ORDER_STREAM = 13
 
 
 class Rows(NamedTuple):
-    """One batch, as row numbers.
+    """One batch as row indices.
 
     Attributes:
-      epoch: how often all images have been seen before.
-      rows: int32 ``[B]``, rows of the dataset.
-      weights: float32 ``[B]``, 0 for images that only fill up an epoch's last batch.
+      epoch: index of the epoch, from 0.
+      rows: row indices in the dataset, int32 ``[B]``.
+      weights: float32 ``[B]``: 1, or 0 for images that only pad an epoch's last batch.
     """
 
     epoch: int
@@ -26,33 +26,33 @@ class Rows(NamedTuple):
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Batches that hold all images, the last one filled up."""
+    """Return the number of batches that hold all images, the last one padded."""
     return -(-num_images // batch_size)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch goes through the images.
+    """Compute the order of the images in an epoch.
 
     Args:
-      seed: of the training.
-      epoch: from 0.
-      count: N, the number of images.
+      seed: seed of the training.
+      epoch: index of the epoch, from 0.
+      count: number of images N.
 
     Returns:
-      A permutation, int32 ``[N]``.
+      Permutation, int32 ``[N]``.
     """
     rng = np.random.default_rng([seed, _ORDER_STREAM, epoch])
     return rng.permutation(count).astype(np.int32)
 
 
 def shuffled_rows(seed: int, start: int, count: int, size: int) -> Iterator[Rows]:
-    """Shuffled batches without end.
+    """Iterate over shuffled batches without end.
 
     Args:
-      seed: of the training.
-      start: the first step, counted from 0 over all epochs.
-      count: N, the number of images.
-      size: B, images of a batch.
+      seed: seed of the training.
+      start: index of the first step, counted from 0 over all epochs.
+      count: number of images N.
+      size: number of images B in a batch.
     """
     epoch, skipped = divmod(start, steps_per_epoch(count, size))
     while True:
@@ -61,22 +61,22 @@ def shuffled_rows(seed: int, start: int, count: int, size: int) -> Iterator[Rows
 
 
 def ordered_rows(count: int, size: int) -> Iterator[Rows]:
-    """All images once, in order.
+    """Iterate over all images once, in order.
 
     Args:
-      count: N, the number of images.
-      size: B, images of a batch.
+      count: number of images N.
+      size: number of images B in a batch.
     """
     return _cut(0, np.arange(count, dtype=np.int32), size, 0)
 
 
 def share_of(rows: Rows, process: int, processes: int) -> Rows:
-    """What one of several processes has to read of a batch.
+    """Return the part of a batch that one of several processes reads.
 
     Args:
-      rows: the global batch.
-      process: from 0.
-      processes: a divisor of the size of the batch.
+      rows: global batch.
+      process: index of the process, from 0.
+      processes: number of processes, a divisor of the batch size.
     """
     size = len(rows.rows) // processes
     part = slice(process * size, (process + 1) * size)
@@ -84,11 +84,11 @@ def share_of(rows: Rows, process: int, processes: int) -> Rows:
 
 
 def check_batch_size(size: int, parts: int) -> None:
-    """Raises InputError unless a batch can be dealt out evenly.
+    """Raise InputError unless a batch can be split evenly.
 
     Args:
-      size: of the global batch.
-      parts: devices, or processes, that share it.
+      size: number of images in the global batch.
+      parts: number of devices or processes that share the batch.
     """
     if size < 1 or size % parts:
         raise InputError(
@@ -98,10 +98,10 @@ def check_batch_size(size: int, parts: int) -> None:
 
 
 def _cut(epoch: int, order: np.ndarray, size: int, skipped: int) -> Iterator[Rows]:
-    """Batches of an order, the last filled up with the images that come first in it.
+    """Batches of an order, the last padded with the first images of the order.
 
-    Published trainings keep the smaller last batch. Its size has to be the same under
-    ``jit``, and real images keep the statistics of BatchNorm what they are.
+    The published trainings use a smaller last batch. Under ``jit`` all batches need the
+    same size, and padding with real images leaves BatchNorm's statistics realistic.
     """
     steps = steps_per_epoch(len(order), size)
     filled = np.resize(order, steps * size)

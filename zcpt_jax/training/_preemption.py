@@ -1,4 +1,4 @@
-"""Ending early, and cleanly, when the machine is to be taken away."""
+"""Clean early end of a run whose machine is about to be taken away."""
 
 import signal
 import threading
@@ -10,27 +10,27 @@ from jax.experimental import multihost_utils
 
 
 class Preemption:
-    """Whether this run is asked to end (SIGTERM); a context.
+    """Context manager that detects a request to end this run (SIGTERM).
 
-    Several processes agree on the step after which they end: JAX's coordination service
-    takes the signal there.
+    With several processes, JAX's coordination service receives the signal, so that all
+    end after the same step.
     """
 
     def __init__(self) -> None:
-        """Nothing is caught yet."""
+        """Prepare without installing the handler."""
         self._asked = False
         self._before: Any = None
-        # Python takes signals in its main thread only.
+        # Python handles signals in its main thread only.
         self._main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Preemption":
-        """Catches the signal."""
+        """Install the SIGTERM handler."""
         if jax.process_count() == 1 and self._main:
             self._before = signal.signal(signal.SIGTERM, self._take)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What was done about the signal before is done again."""
+        """Restore the previous SIGTERM handler."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -39,7 +39,7 @@ class Preemption:
         self._asked = True
 
     def reached(self, step: int) -> bool:
-        """Whether to end after this step; every process asks after every step."""
+        """Return whether to end after this step; call it in every process and step."""
         if jax.process_count() == 1:
             return self._asked
         return bool(multihost_utils.reached_preemption_sync_point(step))

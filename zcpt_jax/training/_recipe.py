@@ -1,4 +1,4 @@
-"""The recipe of a final training."""
+"""Recipe of a final training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,43 +10,46 @@ Schedule = Literal["cosine", "exponential"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained from scratch.
+    """Settings of the training of a network from scratch.
 
-    The defaults are DARTS's for CIFAR-10, but for the auxiliary head, which most spaces
-    do not have.
+    The defaults are those of DARTS for CIFAR-10, except the auxiliary head, which most
+    spaces do not have.
 
     Attributes:
-      seed: initial weights, order of images, augmentation and dropped paths derive from
-        it; from 0 to 2**32 - 1.
-      epochs: how often all training images are gone through.
-      batch_size: images of a minibatch, on all devices and of all processes together.
-      accumulate: minibatches whose gradients are averaged for one update.
-      learning_rate: of SGD, at first, for ``reference_batch`` images an update.
-      reference_batch: the learning rate is scaled linearly to other numbers of images
-        (Goyal et al. 2017); None leaves it as it is.
-      warmup_epochs: over which it rises from zero, step by step.
-      schedule: ``cosine`` falls to zero; ``exponential`` is multiplied by ``decay``
-        after every one of ``decay_epochs``.
-      every_step: whether the cosine falls at every step, or after every epoch as in the
-        published code for DARTS.
-      decay: of the exponential schedule.
-      decay_epochs: over which ``decay`` is applied once an epoch. With fewer epochs it
-        is applied as often, so that the rate ends where it should.
-      momentum: of SGD.
-      nesterov: whether it looks ahead.
-      weight_decay: added to the gradient, of all parameters.
-      clip: the norm that gradients are clipped to, None leaves them.
-      label_smoothing: of the training loss.
-      auxiliary: weight of the auxiliary head's loss, zero for none.
-      drop_path: probability at the end that a path is dropped; it rises linearly from
-        zero over the epochs.
-      cutout: side of the square that is cut out of training images, zero for none.
-      ema: the share of the parameters' moving averages that each minibatch keeps, None
-        for none. The network is then tested with the averages.
+      seed: seed of initial weights, order of images, augmentation and dropped paths,
+        from 0 to 2**32 - 1.
+      epochs: number of passes over all training images.
+      batch_size: number of images in a minibatch, summed over devices and processes.
+      accumulate: number of minibatches whose gradients are averaged for one update.
+      learning_rate: initial learning rate of SGD for ``reference_batch`` images per
+        update.
+      reference_batch: number of images per update to which ``learning_rate`` applies;
+        it is scaled linearly to other numbers (Goyal et al. 2017). None for no scaling.
+      warmup_epochs: number of epochs over which the learning rate rises from zero, step
+        by step.
+      schedule: ``cosine`` falls to zero; ``exponential`` multiplies the learning rate
+        by ``decay`` after each of ``decay_epochs`` epochs.
+      every_step: whether the cosine falls at every step rather than after every epoch,
+        as in the published code for DARTS.
+      decay: factor per epoch of the exponential schedule.
+      decay_epochs: number of times that ``decay`` is applied, once per epoch. With
+        fewer epochs the total decay stays the same, and so does the final rate.
+      momentum: momentum of SGD.
+      nesterov: whether SGD uses Nesterov momentum.
+      weight_decay: coefficient of weight decay, added to the gradient of all
+        parameters.
+      clip: norm that gradients are clipped to, None for no clipping.
+      label_smoothing: label smoothing of the training loss.
+      auxiliary: weight of the auxiliary head's loss, zero for no head.
+      drop_path: final probability that a path is dropped; it rises linearly from zero
+        over the epochs.
+      cutout: side in pixels of the square cut out of training images, zero for none.
+      ema: decay of the parameters' moving averages per minibatch, None for no averages.
+        With averages, the network is tested with them.
       bfloat16: whether activations are bfloat16; parameters, statistics and losses stay
         float32.
-      batch_norm: statistics over the minibatch of all devices, or of each device's own
-        share of it.
+      batch_norm: whether statistics are over the whole minibatch (``global``) or over
+        each device's part of it (``device``).
     """
 
     seed: int = 0
@@ -73,7 +76,7 @@ class Recipe:
     batch_norm: Literal["global", "device"] = "global"
 
     def check(self) -> None:
-        """Raises InputError if a value is out of range."""
+        """Raise InputError if a value is out of range."""
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "accumulate", "decay_epochs"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))

@@ -1,4 +1,4 @@
-"""The compiled steps of a final training: one of training, one of testing."""
+"""The training step and the test step of a final training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from zcpt_jax.types import AUXILIARY, Variables
 
 
 class Counts(NamedTuple):
-    """Sums over images, so that they can be added up over minibatches.
+    """Sums over images, which can be added over minibatches.
 
     Attributes:
       loss: sum of the losses.
-      top1: images whose label scores highest.
-      top5: images whose label is among the five that score highest.
-      images: how many there are.
+      top1: number of images whose label has the highest logit.
+      top5: number of images whose label is among the five highest logits.
+      images: number of images.
     """
 
     loss: jax.Array
@@ -32,14 +32,14 @@ class Counts(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes.
+    """Training state, updated by every step.
 
     Attributes:
-      params: of the network, float32.
-      batch_stats: running statistics.
-      optimiser: Optax's state.
-      ema: moving averages of ``params`` and ``batch_stats``; empty without.
-      seen: of the epoch so far, each minibatch before its step.
+      params: parameters of the network, float32.
+      batch_stats: running statistics of BatchNorm.
+      optimiser: state of the Optax optimiser.
+      ema: moving averages of ``params`` and ``batch_stats``; empty if not used.
+      seen: counts of the epoch so far, of each minibatch before its update.
     """
 
     params: Any
@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
     seen: Counts
 
     def tested(self) -> Variables:
-        """The variables that are tested and exported."""
+        """Return the variables that are tested and exported."""
         if self.ema:
             return dict(self.ema)
         return {"params": self.params, "batch_stats": self.batch_stats}
@@ -58,14 +58,14 @@ class TrainState(NamedTuple):
 def initial_state(
     variables: Variables, optimiser: optax.GradientTransformation, recipe: Recipe
 ) -> TrainState:
-    """What training begins with."""
+    """Return the initial training state."""
     params, stats = variables["params"], variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": stats} if recipe.ema is not None else {}
     return TrainState(params, stats, optimiser.init(params), ema, no_counts())
 
 
 def no_counts() -> Counts:
-    """Sums over no images."""
+    """Return counts of zero."""
     return Counts(*jnp.zeros(4))
 
 
@@ -77,17 +77,17 @@ def make_train_step(
     *,
     groups: int = 1,
 ) -> Callable[..., TrainState]:
-    """One step of SGD, to be compiled by its user.
+    """Make one step of SGD; the caller compiles it.
 
     Args:
-      module: the network, with an auxiliary head if the recipe weighs one.
+      module: the network, with an auxiliary head if the recipe uses one.
       recipe: the recipe.
-      optimiser: of :func:`make_optimiser`.
-      steps_per_epoch: minibatches of an epoch.
-      groups: parts of the minibatch with BatchNorm statistics of their own.
+      optimiser: optimiser from :func:`make_optimiser`.
+      steps_per_epoch: number of minibatches in an epoch.
+      groups: number of parts of the minibatch with separate BatchNorm statistics.
 
     Returns:
-      A function of the state, the step's number, a batch and a key, that gives the next
+      A function of the state, the step's index, a batch and a key that returns the next
       state.
     """
 
@@ -140,13 +140,13 @@ def make_train_step(
 
 
 def make_test_step(module: nn.Module) -> Callable[..., Counts]:
-    """Counts over one minibatch, to be compiled by its user.
+    """Make the test of one minibatch; the caller compiles it.
 
     Args:
       module: the network.
 
     Returns:
-      A function of variables and a batch.
+      A function of variables and a batch that returns counts.
     """
 
     def step(variables: Variables, batch: Inputs) -> Counts:
@@ -157,12 +157,12 @@ def make_test_step(module: nn.Module) -> Callable[..., Counts]:
 
 
 def count(logits: Any, labels: Any, weights: Any) -> Counts:
-    """Loss and hits of a minibatch.
+    """Count the loss and the correct predictions of a minibatch.
 
     Args:
-      logits: ``[B, classes]``.
-      labels: ``[B]``.
-      weights: ``[B]``, zero for images that do not count.
+      logits: logits ``[B, classes]``.
+      labels: labels ``[B]``.
+      weights: weights ``[B]``, zero for images that do not count.
     """
     chex.assert_shape(
         [labels, weights],
@@ -170,8 +170,8 @@ def count(logits: Any, labels: Any, weights: Any) -> Counts:
         custom_message="logits are [B, classes], labels and weights [B]",
     )
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    # Of equal logits the first counts as the higher one, as in an argmax, so that a
-    # network that tells nothing apart hits by chance; what is no number is a miss.
+    # Among equal logits the first counts as the highest, as in argmax, so that a
+    # constant network is correct only by chance. Non-finite logits count as wrong.
     earlier = jnp.arange(logits.shape[1])[None] < labels[:, None]
     above = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
     valid = jnp.isfinite(logits).all(axis=1)

@@ -1,4 +1,4 @@
-"""The states of a final training: written by the first process, read for all."""
+"""Checkpoints of a final training, written and read by the first process."""
 
 import contextlib
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ KIND = Kind("a retrained network", "launch/retrain.py")
 
 @dataclass(frozen=True)
 class Saving:
-    """What a training leaves on disk, and how often. Decides nothing of the result.
+    """Settings of what a training writes to disk; they do not affect the result.
 
     Attributes:
       folder: folder of the run.
-      settings: everything that decides the result, the recipe included; a folder made
-        with others is refused.
-      environment: versions, command and the like, kept beside the settings.
-      overwrite: whether to start anew whatever is in the folder.
-      save_every: steps between checkpoints besides the one after each epoch; None for
-        those alone.
-      log_every: steps between lines of metrics.
-      keep: newest checkpoints that are kept, besides that of the best test.
+      settings: everything that determines the result, including the recipe; a folder
+        made with other settings is refused.
+      environment: versions, command and the like, stored beside the settings.
+      overwrite: whether to start again, whatever is in the folder.
+      save_every: number of steps between additional checkpoints; None for only the one
+        after each epoch.
+      log_every: number of steps between lines of metrics.
+      keep: number of newest checkpoints to keep besides that of the best test.
     """
 
     folder: Path
@@ -45,22 +45,22 @@ class Saving:
 
 
 class Store:
-    """A run's folder as every process sees it; a context.
+    """Context manager for a run's folder, used by every process.
 
-    The first process alone writes and reads, so that machines need share no disk, and
-    hands what it read to the others.
+    Only the first process writes and reads, and it sends what it read to the others, so
+    machines need no shared disk.
     """
 
     def __init__(self, saving: Saving, mesh: Mesh, steps: int) -> None:
-        """Create the folder, or open it to go on.
+        """Create the folder, or open it to resume.
 
         Args:
-          saving: what is saved, and where.
-          mesh: the devices that states lie on.
+          saving: settings of what is written and where.
+          mesh: device mesh of the states.
           steps: number of steps of the whole training.
 
         Raises:
-          InputError: as :class:`zcpt_jax.io.checkpoints.TrainingFolder`.
+          InputError: as for :class:`zcpt_jax.io.checkpoints.TrainingFolder`.
         """
         self._mesh, self._path = mesh, saving.folder
         self._events: Events | None = None
@@ -80,18 +80,21 @@ class Store:
             )
 
     def __enter__(self) -> "Store":
-        """Returns itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends once everything is written."""
+        """Wait until everything is written."""
         self._opened.close()
 
     def restore(self, like: TrainState) -> tuple[int, TrainState]:
-        """The newest good state, on the host, and the steps behind it.
+        """Read the newest intact checkpoint.
 
         Args:
-          like: the state that training begins with, returned if there is none.
+          like: initial state, returned if there is no checkpoint.
+
+        Returns:
+          Number of completed steps, and the state on the host.
         """
         host = jax.tree.map(np.asarray, like)
         done = 0
@@ -107,32 +110,32 @@ class Store:
         return done, jax.tree.map(np.asarray, host)
 
     def save(self, step: int, state: TrainState, score: float | None) -> None:
-        """Begins to write a state.
+        """Start to write a checkpoint.
 
         Args:
-          step: the number of steps behind it.
-          state: on the devices; it may be donated afterwards.
-          score: higher is better; None for a state that was not tested.
+          step: number of completed steps.
+          state: state on the devices; it may be donated afterwards.
+          score: test result, higher is better; None for a state that was not tested.
         """
         host = self.fetch(state)
         if self._folder is not None:
             self._folder.save(step, _items(host), score)
 
     def fetch(self, tree: Any) -> Any:
-        """A tree of the devices' arrays on the host, whole, in every process."""
-        # A copy: what shares the device's memory changes once it is donated.
+        """Copy a tree of device arrays to the host, whole, in every process."""
+        # A view of the device's memory would change after donation, so copy.
         whole = sharding.replicate(self._mesh, tree)
         return jax.tree.map(lambda leaf: np.array(leaf), whole)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a line of metrics and a point to each curve."""
+        """Add a line of metrics and a point to each curve."""
         if self._folder is not None and self._events is not None:
             self._folder.log({"step": step, **values})
             self._events.write(step, values)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """What testing needs of a state, and apart from it what only training needs."""
+    """Split a state into items needed for testing and items only for training."""
     network = {name: getattr(state, name) for name in ("params", "batch_stats", "ema")}
     training = {"optimiser": state.optimiser, "seen": state.seen}
     return {"network": network, "training": training}

@@ -1,4 +1,4 @@
-"""Training a found network from scratch, to its end."""
+"""Training loop of a found network from scratch."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,17 +21,17 @@ from zcpt_jax.types import InputError, Progress, ScoreError, Variables
 
 
 class Preempted(Exception):
-    """The run was asked to end, and saved its state before."""
+    """The run was asked to end early and has saved a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to.
+    """Result of a training.
 
     Attributes:
-      variables: of the last step, on the host: parameters and running statistics.
-      test: ``test_loss``, ``test_top1`` and ``test_top5`` of the last step, the latter
-        two in percent.
+      variables: parameters and running statistics after the last step, on the host.
+      test: ``test_loss``, ``test_top1`` and ``test_top5`` after the last step, the
+        latter two in percent.
     """
 
     variables: Variables
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class _Run(NamedTuple):
-    """What does not change during a training."""
+    """Constants of a training."""
 
     recipe: Recipe
     data: Input
@@ -47,7 +47,7 @@ class _Run(NamedTuple):
     test: Callable[[Variables], dict[str, float]]
     rate: Callable[[int], float]
     store: Store
-    epoch: int  # its steps
+    epoch: int  # Steps per epoch.
     save_every: int
     log_every: int
     progress: Progress
@@ -68,32 +68,31 @@ def train_network(
     fully_sharded: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Trains a network, or goes on where an earlier run ended.
+    """Train a network, or resume an earlier run.
 
-    The minibatch is split over the devices of a row. Order of images, augmentation and
-    dropped paths follow from the seed and the step, so that a run that was stopped and
-    goes on gives what an uninterrupted one gives, bit for bit where the devices compute
-    alike every time.
+    The minibatch is split over the device mesh. The seed and the step determine the
+    order of images, augmentation and dropped paths, so a resumed run gives the result
+    of an uninterrupted one, bit for bit if the devices compute deterministically.
 
     Args:
-      module: the network, with an auxiliary head if the recipe weighs one.
-      variables: its initial ones.
-      data: the images.
+      module: the network, with an auxiliary head if the recipe uses one.
+      variables: initial variables of the network.
+      data: training and test images.
       recipe: the recipe.
-      mesh: a row of devices.
-      saving: what goes to disk, and how often.
-      fully_sharded: whether large arrays of the state are split over the devices too,
-        rather than copied to each.
-      progress: called after every step.
+      mesh: one-dimensional device mesh.
+      saving: settings of what is written to disk, and how often.
+      fully_sharded: whether large arrays of the state are also split over the devices
+        rather than replicated.
+      progress: callback after every step.
 
     Returns:
-      The trained variables, and how they do on the test images.
+      The trained variables and their test results.
 
     Raises:
       InputError: if a setting is out of range, or the folder was made with other
         settings, is damaged or cannot be written.
       ScoreError: if the loss becomes infinite or not a number.
-      Preempted: if the run was asked to end before.
+      Preempted: if the run was asked to end early.
     """
     recipe.check()
     groups = mesh.size if recipe.batch_norm == "device" else 1
@@ -124,7 +123,7 @@ def train_network(
         )
         done, host = store.restore(state)
         state, tested = _go_on(run, place(host, placed), done)
-        # A run that was finished before has made no test.
+        # Resuming a finished run makes no step and so no test.
         tested = tested or run.test(state.tested())
         return Outcome(store.fetch(state.tested()), tested)
 
@@ -132,7 +131,7 @@ def train_network(
 def _go_on(
     run: _Run, state: TrainState, done: int
 ) -> tuple[TrainState, dict[str, float]]:
-    """The steps from ``done`` to the end, and the last test, empty without any."""
+    """Run the steps from ``done`` on; return state and last test, empty if none."""
     tested: dict[str, float] = {}
     feeds = run.data.train_batches(run.recipe.seed, run.recipe.batch_size, done)
     since, note = (time.perf_counter(), done), "compiling"
@@ -154,7 +153,7 @@ def _go_on(
                 since = (time.perf_counter(), now)
             asked = preemption.reached(now)
             if ended or asked or now % run.save_every == 0:
-                line = line or _metrics(run, state, number)  # refuses a broken state
+                line = line or _metrics(run, state, number)  # Raises if not finite.
                 run.store.save(now, state, line.get("test_top1"))
             run.progress("training", now, run.total, note)
             if asked and now < run.total:
@@ -163,7 +162,7 @@ def _go_on(
 
 
 def _metrics(run: _Run, state: TrainState, number: int) -> dict[str, float]:
-    """Means over the epoch so far.
+    """Compute means over the epoch so far.
 
     Raises:
       ScoreError: if the loss is not a finite number.

@@ -1,8 +1,8 @@
-"""Trains a supernet's weights and alphas in turn, as first-order DARTS does.
+"""Alternating training of a supernet's weights and alphas, as in first-order DARTS.
 
-Liu et al., DARTS, ICLR 2019, section 2.3 with xi = 0, in the settings with which Wang
-et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, train the
-supernets of ``darts-pt``. Operation weights are the softmax of the alphas.
+Liu et al., DARTS, ICLR 2019, section 2.3 with xi = 0, with the settings of Wang et al.,
+Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, for the supernets of
+``darts-pt``. Architecture weights are the softmax of the alphas.
 """
 
 from zcpt_jax.io.checkpoints import read_metrics

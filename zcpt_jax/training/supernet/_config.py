@@ -1,4 +1,4 @@
-"""The recipe of a supernet's training."""
+"""Recipe of a supernet's training."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,28 @@ from zcpt_jax.types import InputError, check_seed
 
 @dataclass(frozen=True)
 class SupernetConfig:
-    """The recipe; its defaults are the published ones.
+    """Settings of a supernet's training, with the published defaults.
 
     Attributes:
-      seed: initial weights (those of a search with this seed), initial alphas,
-        minibatches and noise derive from it; from 0 to 2**32 - 1.
-      batch_size: images of a minibatch, of which each step takes two.
-      epochs: how often the images that weights are trained on are gone through, in
-        number: each minibatch is drawn anew from all of them.
-      max_steps: stops earlier; the learning rate still falls to its end.
-      learning_rate: of the weights, by SGD, at first.
-      min_learning_rate: at the end of the cosine, which falls at every step (the
-        published one falls after every epoch).
-      momentum: of the weights.
-      weight_decay: of the weights.
-      clip: the norm that gradients of the weights are clipped to.
-      alpha_learning_rate: of the alphas, by Adam.
-      alpha_betas: of Adam.
-      alpha_weight_decay: of the alphas.
-      alpha_scale: the deviation of initial alphas.
-      save_every: steps between states on disk; no influence on the result.
-      log_every: steps between lines of metrics; no influence on the result.
+      seed: seed of initial weights (those of a search with this seed), initial alphas,
+        minibatches and noise, from 0 to 2**32 - 1.
+      batch_size: number of images in a minibatch; each step uses two minibatches.
+      epochs: number of images drawn for the weights, as a multiple of the images they
+        are trained on; each minibatch is drawn from all of them.
+      max_steps: upper limit of the number of steps, over which the learning rate still
+        falls to its minimum; None for no limit.
+      learning_rate: initial learning rate of the weights (SGD).
+      min_learning_rate: final learning rate of the cosine, which falls at every step
+        (the published one falls after every epoch).
+      momentum: momentum of the weights' SGD.
+      weight_decay: weight decay of the weights.
+      clip: norm that gradients of the weights are clipped to.
+      alpha_learning_rate: learning rate of the alphas (Adam).
+      alpha_betas: decay rates of Adam.
+      alpha_weight_decay: weight decay of the alphas.
+      alpha_scale: standard deviation of the initial alphas.
+      save_every: number of steps between checkpoints; does not affect the result.
+      log_every: number of steps between lines of metrics; does not affect the result.
     """
 
     seed: int = 0
@@ -47,16 +48,16 @@ class SupernetConfig:
     log_every: int = 50
 
     def steps(self, num_images: int) -> int:
-        """How many steps the training takes.
+        """Return the number of steps of the training.
 
         Args:
-          num_images: that weights are trained on.
+          num_images: number of images that weights are trained on.
         """
         steps = self.epochs * -(-num_images // self.batch_size)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def check(self) -> None:
-        """Raises InputError if a value is out of range."""
+        """Raise InputError if a value is out of range."""
         check_seed(self.seed)
         for name in ("batch_size", "epochs", "max_steps", "save_every", "log_every"):
             value = getattr(self, name)

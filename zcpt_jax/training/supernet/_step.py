@@ -1,4 +1,4 @@
-"""One step of training: alphas on one minibatch, then weights on another."""
+"""One training step: alphas on one minibatch, then weights on another."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from zcpt_jax.types import NOISE, Batch, Masks, Space
 
 
 class State(NamedTuple):
-    """Everything that a step changes.
+    """Training state, updated by every step.
 
     Attributes:
-      variables: of the supernet.
-      alphas: group to logits.
-      weights_optimiser: Optax's state.
-      alphas_optimiser: Optax's state.
+      variables: variables of the supernet.
+      alphas: logits of the architecture weights by group.
+      weights_optimiser: state of the weights' Optax optimiser.
+      alphas_optimiser: state of the alphas' Optax optimiser.
     """
 
     variables: Any
@@ -31,7 +31,7 @@ class State(NamedTuple):
     alphas_optimiser: Any
 
     def items(self) -> dict[str, Any]:
-        """What is trained, and apart from it what only training needs."""
+        """Split the state into trained arrays and optimiser states."""
         trained = {"variables": self.variables, "alphas": self.alphas}
         optimisers = {
             "weights": self.weights_optimiser,
@@ -41,13 +41,13 @@ class State(NamedTuple):
 
     @staticmethod
     def of(items: Mapping[str, Any]) -> "State":
-        """The state of :meth:`items`."""
+        """Rebuild the state from :meth:`items`."""
         trained, optimisers = items["trained"], items["optimisers"]
         return State(**trained, **{f"{k}_optimiser": v for k, v in optimisers.items()})
 
 
 class Optimisers(NamedTuple):
-    """Of the weights and of the alphas."""
+    """Optimisers of the weights and of the alphas."""
 
     weights: optax.GradientTransformation
     alphas: optax.GradientTransformation
@@ -57,11 +57,11 @@ Step = Callable[[State, Any, Batch, Batch], tuple[State, dict[str, jax.Array]]]
 
 
 def make_optimisers(config: SupernetConfig, steps: int) -> Optimisers:
-    """PyTorch's SGD and Adam: weight decay joins the gradient, after it is clipped.
+    """Make SGD and Adam with weight decay added to the clipped gradient, as in PyTorch.
 
     Args:
       config: the recipe.
-      steps: over which the learning rate of the weights falls.
+      steps: number of steps over which the learning rate of the weights falls.
     """
     falling = optax.cosine_decay_schedule(
         config.learning_rate, steps, config.min_learning_rate / config.learning_rate
@@ -80,7 +80,7 @@ def make_optimisers(config: SupernetConfig, steps: int) -> Optimisers:
 
 
 class Keys(NamedTuple):
-    """Of the initial weights, as in a search of the same seed; of alphas; of noise."""
+    """Keys of initial weights (those of a search with this seed), alphas and noise."""
 
     weights: jax.Array
     alphas: jax.Array
@@ -88,9 +88,9 @@ class Keys(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """Independent keys that follow from a seed."""
+    """Derive independent keys from a seed."""
     root = jax.random.key(seed)
-    # 2 and 3: folding in 0 or 1 can give the same keys as splitting in two.
+    # 2 and 3, because folding in 0 or 1 can give the same keys as splitting in two.
     alphas, noise = (jax.random.fold_in(root, number) for number in (2, 3))
     return Keys(jax.random.split(root)[0], alphas, noise)
 
@@ -102,13 +102,13 @@ def make_state(
     optimisers: Optimisers,
     config: SupernetConfig,
 ) -> State:
-    """What training begins with.
+    """Make the initial training state.
 
     Args:
-      space: the space.
-      module: its supernet.
-      image_shape: ``(H, W, C)``.
-      optimisers: what they keep is zero at first.
+      space: the search space.
+      module: supernet of the space.
+      image_shape: shape ``(H, W, C)`` of an image.
+      optimisers: optimisers, whose initial states are zero.
       config: the recipe.
     """
     keys = make_keys(config.seed)
@@ -123,15 +123,15 @@ def make_state(
 
 
 def initial_alphas(undecided: Masks, key: jax.Array, scale: float) -> dict[str, Any]:
-    """Alphas near zero, so that the operation weights are nearly equal.
+    """Draw alphas near zero, so that architecture weights are nearly uniform.
 
     Args:
-      undecided: the space's ``init_masks``.
-      key: consumed.
-      scale: their deviation.
+      undecided: initial masks from the space's ``init_masks``.
+      key: PRNG key, consumed.
+      scale: standard deviation of the alphas.
 
     Returns:
-      group to float32 logits ``[E, O]`` (or ``[n]``); zero where no candidate is.
+      Float32 logits ``[E, O]`` (or ``[n]``) by group; zero where there is no candidate.
     """
     result = {}
     for number, group in enumerate(sorted(undecided)):
@@ -144,17 +144,17 @@ def initial_alphas(undecided: Masks, key: jax.Array, scale: float) -> dict[str, 
 def make_step(
     apply_fn: Any, undecided: Masks, optimisers: Optimisers, seed: int
 ) -> Step:
-    """One step of alphas and weights, compiled at its first call.
+    """Make one step of alphas and weights, compiled at its first call.
 
     Args:
-      apply_fn: the supernet, as Flax's ``module.apply``.
-      undecided: the space's ``init_masks``.
-      optimisers: of weights and alphas.
-      seed: of the noise that networks draw.
+      apply_fn: supernet as a function, Flax's ``module.apply``.
+      undecided: initial masks from the space's ``init_masks``.
+      optimisers: optimisers of weights and alphas.
+      seed: seed of the noise that networks draw.
 
     Returns:
-      A function of the state, the step's number and two minibatches: of the weights and
-      of the alphas. It gives the next state, and loss and accuracies before it.
+      A function of the state, the step's index and the minibatches of weights and of
+      alphas. It returns the next state, and loss and accuracies before the updates.
     """
     noise_key = make_keys(seed).noise
 
@@ -171,14 +171,14 @@ def make_step(
         accuracy = (logits.argmax(axis=-1) == batch.labels).mean()
         return losses.mean(), (variables, accuracy)
 
-    # Nothing is donated: states are written to disk while the next step runs.
+    # States are not donated, since they are written to disk while the next step runs.
     @jax.jit
     def step(
         state: State, number: jax.Array, for_weights: Batch, for_alphas: Batch
     ) -> tuple[State, dict[str, jax.Array]]:
         keys = jax.random.split(jax.random.fold_in(noise_key, number))
         variables, params = state.variables, state.variables["params"]
-        # The forward pass of the alphas updates running statistics too, as published.
+        # As published, the forward pass of the alphas also updates running statistics.
         gradient, (variables, alphas_accuracy) = jax.grad(loss, 1, has_aux=True)(
             params, state.alphas, variables, for_alphas, keys[0]
         )

@@ -1,4 +1,4 @@
-"""Training a supernet to its end, and reading it back."""
+"""Training loop of a supernet, and loading of trained supernets."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from zcpt_jax.training.supernet._step import (
 )
 from zcpt_jax.types import Batch, InputError, Progress, ScoreError, Space
 
-# Streams of minibatches; those of searches are below 10.
+# Random streams of minibatches; searches use streams below 10.
 _WEIGHTS_STREAM, _ALPHAS_STREAM = 11, 12
 
 _METRICS = ("loss", "accuracy", "alphas_accuracy")
@@ -44,24 +44,24 @@ def train_supernet(
     environment: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Trained:
-    """Trains the supernet of a space, or goes on where an earlier run ended.
+    """Train the supernet of a space, or resume an earlier run.
 
-    Each step moves the alphas on a minibatch of the dataset's second half, then the
-    weights on one of its first half. A run that was stopped and goes on gives what an
-    uninterrupted one gives, bit for bit where the device computes alike every time: on
-    CPU and TPU, and on GPUs with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
+    Each step updates the alphas on a minibatch of the dataset's second half, then the
+    weights on one of its first half. A resumed run gives the result of an uninterrupted
+    one, bit for bit if the device computes deterministically: on CPU and TPU, and on
+    GPUs with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
 
     Args:
       space: the search space.
-      dataset: the images, both halves.
+      dataset: images, of which both halves are used.
       config: the recipe.
-      checkpoints: the folder of the training run, None to write nothing.
-      progress: called after every step.
-      environment: versions, command and the like, kept in the folder.
-      overwrite: start anew whatever is in the folder.
+      checkpoints: folder of the training run, None to write nothing.
+      progress: callback after every step.
+      environment: versions, command and the like, stored in the folder.
+      overwrite: whether to start again, whatever is in the folder.
 
     Returns:
-      The trained variables, running BatchNorm statistics among them, and alphas.
+      The trained variables, including running BatchNorm statistics, and alphas.
 
     Raises:
       InputError: if a setting is out of range, or the folder was made with other
@@ -114,13 +114,13 @@ def _run(
     folder: TrainingFolder | None,
     progress: Progress | None,
 ) -> State:
-    """The steps from ``done`` to ``total``."""
+    """Run the steps from ``done`` to ``total``."""
     report = progress or (lambda stage, done, total, note: None)
     report("training", done, total, "compiling" if done < total else "finished")
     batches = _batches(halves, config, done) if done < total else ()
     for number in range(done, total):
         state, metrics = step(state, np.int32(number), *batches)
-        if number + 1 < total:  # is read while the device computes
+        if number + 1 < total:  # Read while the device computes.
             batches = _batches(halves, config, number + 1)
         line = {name: float(metrics[name]) for name in _METRICS}
         if not math.isfinite(line["loss"]):
@@ -141,7 +141,7 @@ def _run(
 def _batches(
     halves: tuple[Dataset, Dataset], config: SupernetConfig, number: int
 ) -> tuple[Batch, Batch]:
-    """Minibatches of the weights and of the alphas, from the seed and the step."""
+    """Draw the minibatches of weights and alphas, determined by seed and step."""
     weights, alphas = (
         half.batch(
             np.random.default_rng([config.seed, stream, number]), config.batch_size
@@ -154,20 +154,21 @@ def _batches(
 def load_supernet(
     path: str | Path, space: Space, num_classes: int, image_shape: tuple[int, ...]
 ) -> Trained:
-    """The supernet that :func:`train_supernet` left in a folder.
+    """Load the supernet that :func:`train_supernet` wrote to a folder.
 
     Args:
-      path: the folder.
-      space: the space it is of, options included.
-      num_classes: of the dataset.
-      image_shape: ``(H, W, C)``; weights do not depend on it in our spaces.
+      path: folder of the training run.
+      space: space of the supernet, with the same options.
+      num_classes: number of classes of the dataset.
+      image_shape: shape ``(H, W, C)`` of an image; in the library's spaces the weights
+        do not depend on it.
 
     Returns:
       The trained variables and alphas.
 
     Raises:
-      InputError: if the folder holds none, an unfinished or damaged one, or that of
-        another space.
+      InputError: if the folder has no supernet, or one that is unfinished, damaged or
+        of another space.
     """
     there = read_record(path, _KIND)["config"]
     wanted = {**_space_settings(space), "num_classes": num_classes}
@@ -190,7 +191,7 @@ def load_supernet(
 
 
 def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[str, Any]:
-    """Everything that decides the result."""
+    """Settings that determine the result."""
     recipe = dataclasses.asdict(config)
     for name in ("save_every", "log_every"):
         del recipe[name]
@@ -207,5 +208,5 @@ def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[st
 
 
 def _space_settings(space: Space) -> dict[str, Any]:
-    options = json.loads(json.dumps(space_options(space)))  # as they are read back
+    options = json.loads(json.dumps(space_options(space)))  # Types as read from JSON.
     return {"space": space.name, "options": options}
