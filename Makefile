@@ -29,7 +29,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 accelerators: $(ACCELERATORS_VENV)/.dev
 	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks --programs=$(ACCELERATORS)

@@ -8,7 +8,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 SAYS = {
     "search": ["found |", "parameters", "edge 1<-0 keeps"],
-    "compose": ["without conv3x3", "Spearman", "more weight helps", "edge 4: conv3x3"],
+    "compose": ["without conv3x3", "Spearman", "more weight helps", "edge 3: conv3x3"],
 }
 
 
