@@ -45,4 +45,4 @@ def stdout(cell):
 
 def test_the_search_shows_a_picture():
     stored = [o for c in cells("search") for o in c["outputs"] if "data" in o]
-    assert any("<svg" in "".join(o["data"]["text/html"]) for o in stored)
+    assert any("<svg" in "".join(o["data"]["image/svg+xml"]) for o in stored)

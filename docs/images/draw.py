@@ -1,6 +1,12 @@
-"""Draw the pictures of the documentation: ``python docs/images/draw.py``."""
+r"""Draw the pictures of the documentation: ``python docs/images/draw.py``.
 
-import re
+``report.png`` is a screenshot of the report of this search, 1200 pixels wide:
+
+    zcpt-search --dataset=digits --image_size=16 --seed=0 --num_proposals=4 \
+      --num_validation_batches=4 --batch_size=16 --output_dir=runs/report \
+      --space_options=channels=4,cells_per_stage=1
+"""
+
 import sys
 from pathlib import Path
 
@@ -8,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from zcpt_jax import get_space  # noqa: E402
-from zcpt_jax.io.genotype_svg import draw  # noqa: E402
+from zcpt_jax.io.svg_file import svg_file  # noqa: E402
 
 # docs/results.md: NAS-Bench-201, CIFAR-10, seed 0.
 CELL = (
@@ -18,17 +24,10 @@ CELL = (
 
 
 def main() -> None:
-    """Write the drawings of a report's cells as SVG files on white paper."""
-    figure = draw(get_space("nasbench201").drawings(CELL)[0])
-    svg = re.search(r"<svg.*</svg>", figure, re.DOTALL)[0]
-    left, top, width, height = re.search(r'viewBox="([^"]+)"', svg)[1].split()
-    paper = (
-        "<style>text { font: 600 13px system-ui, sans-serif; }</style>"
-        f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="#fff"/>'
-    )
-    svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    svg = svg.replace("<defs>", f"{paper}<defs>", 1)
-    (HERE / "nasbench201_cell.svg").write_text(svg + "\n")
+    """Write the cell as an SVG file."""
+    space = get_space("nasbench201")
+    (drawing,) = space.drawings(CELL)
+    (HERE / "nasbench201_cell.svg").write_text(svg_file(drawing, space))
 
 
 if __name__ == "__main__":
