@@ -1,5 +1,6 @@
-# `make search` finds a cell on real digits; `make test` runs the tests.
-# Both set up a virtual environment in .venv first, and reuse it while it is current.
+# `make search` finds a cell on real digits; `make test` runs the tests; `make docs`
+# builds the pages of docs/ in site/. They set up a virtual environment in .venv first,
+# and reuse it while it is current.
 # `make accelerators` compiles for GPUs and TPUs on a machine that has none. Its virtual
 # environment in .venv-accelerators takes 6.8 GB (CUDA and libtpu);
 # CUDA=cuda13 suits jax 0.12 and newer.
@@ -14,7 +15,7 @@ ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
 ACCELERATORS ?= default
 CUDA := cuda12
 
-.PHONY: search test check accelerators clean
+.PHONY: search test check docs accelerators clean
 
 search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
@@ -26,6 +27,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 accelerators: $(ACCELERATORS_VENV)/.dev
 	JAX_PLATFORMS=cpu $(ACCELERATORS_BIN)/python -m benchmarks.compile_checks --programs=$(ACCELERATORS)
@@ -40,6 +44,10 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
 $(ACCELERATORS_VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"zcpt_jax needs Python 3.11 or newer, $(PYTHON) is {v}; run make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(ACCELERATORS_VENV)
@@ -47,4 +55,4 @@ $(ACCELERATORS_VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ACCELERATORS_VENV)
+	rm -rf $(VENV) $(ACCELERATORS_VENV) site

@@ -1,4 +1,4 @@
-"""Style sheet and script of all reports."""
+"""Style sheets of reports and of drawings, and the script of reports."""
 
 from zcpt_jax.io.colours import PALETTE
 
@@ -8,6 +8,19 @@ _LIGHT = """color-scheme: light dark; --back: #fff; --ink: #1d2433; --soft: #5c6
 _DARK = """--back: #14171d; --ink: #e6e9ef; --soft: #a4adbb;
   --line: #313743; --accent: #35a898; --heat: 24 130 118; --best: #17302f;
   --muted: #8f99a8; --plain: #8f99a8; --on-box: #14171d; --link: #5fd3c4;"""
+
+# Of drawings, on a page or in a file of their own.
+_DRAWING = """
+svg text { font: 600 13px system-ui, sans-serif; text-anchor: middle; fill: var(--c); }
+svg .halo { stroke: var(--back); stroke-width: 8px; paint-order: stroke;
+  stroke-linejoin: round; }
+svg .edge { fill: none; stroke: var(--c); stroke-width: 3px; }
+svg .edge.plain, svg .edge.muted { stroke-width: 1.5px; }
+svg .edge.muted { stroke-dasharray: 4 5; }
+svg .arrow, svg .box { fill: var(--c); }
+.ink { --c: var(--ink); } svg .on-box { --c: var(--on-box); }
+.muted { --c: var(--muted); } .plain { --c: var(--plain); }
+"""
 
 _RULES = """
 * { box-sizing: border-box; }
@@ -56,21 +69,13 @@ td.bars { min-width: 10rem; }
 .chip.muted { background: none; border: 1.5px dashed var(--c); }
 .strip .chip { margin: 0 2px 0 0; }
 figure { margin: 0; } svg { max-width: 100%; height: auto; display: block; }
-svg text { font: 600 13px system-ui, sans-serif; text-anchor: middle; fill: var(--c); }
-svg .halo { stroke: var(--back); stroke-width: 8px; paint-order: stroke;
-  stroke-linejoin: round; }
-svg .edge { fill: none; stroke: var(--c); stroke-width: 3px; }
-svg .edge.plain, svg .edge.muted { stroke-width: 1.5px; }
-svg .edge.muted { stroke-dasharray: 4 5; }
-svg .arrow, svg .box { fill: var(--c); }
-.ink { --c: var(--ink); } svg .on-box { --c: var(--on-box); }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 .charts svg { width: 24rem; } .charts text { font-weight: 400; }
 svg .end { text-anchor: end; }
 .axis { stroke: var(--line); stroke-width: 1px; }
 .curve { fill: none; stroke: var(--c); stroke-width: 2px; }
 .curve.dots { stroke-width: 6px; stroke-linecap: round; }
-.soft { --c: var(--soft); } .muted { --c: var(--muted); } .plain { --c: var(--plain); }
+.soft { --c: var(--soft); }
 .accent { --c: var(--accent); }
 .narrow { display: none; }
 @media (max-width: 700px) {
@@ -105,9 +110,10 @@ def _palette(scheme: int) -> str:
     return " ".join(f"--op{i}: {pair[scheme]};" for i, pair in enumerate(PALETTE))
 
 
-STYLE = (
+_COLOURS = (
     f":root {{ {_LIGHT} {_palette(0)} }}\n"
     f"@media (prefers-color-scheme: dark) {{ :root {{ {_DARK} {_palette(1)} }} }}\n"
     + "\n".join(f".op{i} {{ --c: var(--op{i}); }}" for i in range(len(PALETTE)))
-    + _RULES
 )
+DRAWING_STYLE = _COLOURS + _DRAWING
+STYLE = DRAWING_STYLE + _RULES
