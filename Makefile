@@ -1,5 +1,6 @@
-# `make search` finds a cell on real digits; `make test` runs the tests.
-# Both set up a virtual environment in .venv first, and reuse it while it is current.
+# `make search` finds a cell on real digits; `make test` runs the tests, in WORKERS
+# processes, and `make unit` those that take seconds.
+# All set up a virtual environment in .venv first, and reuse it while it is current.
 # `make accelerators` compiles for GPUs and TPUs on a machine that has none. Its virtual
 # environment in .venv-accelerators takes 6.8 GB (CUDA and libtpu);
 # CUDA=cuda13 suits jax 0.12 and newer.
@@ -14,13 +15,20 @@ ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
 ACCELERATORS ?= default
 CUDA := cuda12
 
-.PHONY: search test check accelerators clean
+# An accelerator serves one process; XLA compiles with several threads, so that more
+# processes than two gain little.
+WORKERS ?= $(if $(filter-out cpu,$(JAX_PLATFORMS)),0,2)
+
+.PHONY: search test unit check accelerators clean
 
 search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -m unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,13 +18,15 @@ from PIL import Image
 
 from launch import _command, correlate, retrain, search, train_supernet
 from tests import helpers
-from tests.helpers import on_cpu, run_command
+from tests.helpers import killed, on_cpu, run_command
 from zcpt_jax.io.genotype_file import load_genotype
 from zcpt_jax.lowering import using
 from zcpt_jax.nn.size import count_params
 from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy
+
+pytestmark = pytest.mark.optimised  # results are compared byte for byte
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -103,7 +105,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     output = tmp_path / "killed"
     process = subprocess.Popen(
         command(output),
-        env=on_cpu(1),
+        env=killed(tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

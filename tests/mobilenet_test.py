@@ -12,8 +12,6 @@ from zcpt_jax.nn.size import count_flops, count_params
 from zcpt_jax.spaces._mobilenet import LAYERS, OPS, MobileNet, Network
 from zcpt_jax.types import InputError
 
-pytestmark = pytest.mark.slow
-
 TINY = MobileNet(width_multiplier=0.125)
 IMAGE = (32, 32, 3)
 FIRST_LAYERS = (0, 4, 8, 12, 16, 20)

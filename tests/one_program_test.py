@@ -189,6 +189,7 @@ def variables_of(space, network, variables, masks, image_shape):
     return traverse_util.unflatten_dict(found)
 
 
+@pytest.mark.optimised
 def test_what_absent_operations_count_is_an_argument():
     """In a supernet the published hooks count what is blocked, in a network not."""
     space = get_space("nasbench201", **TINY["nasbench201"])

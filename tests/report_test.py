@@ -2,12 +2,16 @@ import math
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from zcpt_jax.io.genotype_svg import draw
 from zcpt_jax.io.html import ProposalRow, Report, render
 from zcpt_jax.io.timings import Timings
 from zcpt_jax.scoring.scorer import Program
 from zcpt_jax.spaces import get_space
 from zcpt_jax.tables import Standing
+
+pytestmark = pytest.mark.unit
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
 

@@ -33,6 +33,7 @@ def lines(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("name", ["nwot", "snip"])
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -93,6 +94,7 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
     assert sum(work.values()) == 60
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("initialisations", ["one", "each"])
@@ -111,6 +113,7 @@ def test_validation_is_shared_out_too(form, initialisations):
     np.testing.assert_allclose(*found, rtol=0 if form is CPU else 1e-6)
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 def test_a_search_finds_the_same_on_one_device_and_on_eight():
     found = [
@@ -171,6 +174,7 @@ def test_a_number_of_devices_that_is_not_there(count):
         sharding.make_mesh(count)
 
 
+@pytest.mark.optimised
 def test_two_processes_of_four_devices_find_what_one_finds(tmp_path):
     alone = [*SEARCH, f"--output_dir={tmp_path / 'alone'}"]
     subprocess.run(
