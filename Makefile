@@ -25,7 +25,7 @@ search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup --no-loadscope-reorder
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m unit

@@ -5,6 +5,8 @@ and XLA writes fused loops in its older way, which takes it half the time. Tests
 ``optimised`` compile as users do: those that ask two programs for equal bits.
 """
 
+import contextlib
+
 import jax
 from jax._src import compiler
 
@@ -36,6 +38,16 @@ def install():
 def quickly(quick):
     _quick.clear()
     _quick.update(_known if quick else {})
+
+
+@contextlib.contextmanager
+def quickly_here():
+    """For a part of an ``optimised`` test that asks for magnitudes only."""
+    quickly(True)
+    try:
+        yield
+    finally:
+        quickly(False)
 
 
 def flags():

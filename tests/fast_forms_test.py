@@ -62,7 +62,9 @@ def test_plain_weights_need_no_condition_and_by_default_nothing_is_skipped():
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("name", ["nasbench201", "darts_s2"])
+@pytest.mark.parametrize(
+    "name", ["nasbench201", pytest.param("darts_s2", marks=pytest.mark.slow)]
+)
 def test_skipping_changes_no_score(name):
     options = {"cells_per_stage": 1} if name == "nasbench201" else {"cells": 3}
     space = get_space(name, channels=4, **options)

@@ -26,8 +26,6 @@ from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy
 
-pytestmark = pytest.mark.optimised  # results are compared byte for byte
-
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "--space_options=channels=4,cells_per_stage=1",
@@ -62,11 +60,15 @@ def in_process(capsys, *args):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An uninterrupted run, shared by the tests that look at one."""
+    """An uninterrupted run, shared by the tests that look at one.
+
+    They compare its files byte for byte with those of other runs, hence `optimised`.
+    """
     output = tmp_path_factory.mktemp("runs") / "whole"
     return output, run(output)
 
 
+@pytest.mark.optimised
 def test_a_run_leaves_everything_and_says_what_it_found(finished):
     output, process = finished
     assert process.returncode == 0, process.stderr
@@ -97,6 +99,7 @@ def test_a_run_leaves_everything_and_says_what_it_found(finished):
     assert timings["devices"] in (output / "report.html").read_text()
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("moment", ["after the first step", "after the last decision"])
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     finished, tmp_path, moment
@@ -126,6 +129,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.optimised
 def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, capsys):
     output, process = finished
     before = {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
@@ -139,6 +143,7 @@ def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, cap
     assert before == {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
 
 
+@pytest.mark.optimised
 def test_an_empty_genotype_file_is_refused_and_repaired(finished, tmp_path, capsys):
     source, _ = finished
     output = tmp_path / "run"
@@ -154,6 +159,7 @@ def test_an_empty_genotype_file_is_refused_and_repaired(finished, tmp_path, caps
         assert (output / name).read_bytes() == (source / name).read_bytes()
 
 
+@pytest.mark.optimised
 def test_the_result_does_not_depend_on_the_chunk_size(finished, tmp_path, capsys):
     source, _ = finished
     output = tmp_path / "run"
@@ -168,6 +174,7 @@ def table(path, rows):
     return path
 
 
+@pytest.mark.optimised
 def test_a_table_gives_accuracy_regret_and_rank(finished, tmp_path, capsys):
     output, _ = finished
     lines = (output / "validation.jsonl").read_text().splitlines()

@@ -140,8 +140,17 @@ def test_one_program_takes_the_number_of_a_rounding():
     assert [run(number, three) for number in (0, 1)] == [3 * BETWEEN, 3]
 
 
-@pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
-@pytest.mark.parametrize("proxy", ["nwot", "snip", "log_synflow"])
+@pytest.mark.parametrize(
+    ("proxy", "form"),
+    [
+        pytest.param("nwot", CPU, id="nwot-cpu"),
+        pytest.param("nwot", GPU, id="nwot-gpu"),
+        pytest.param("snip", CPU, id="snip-cpu"),
+        pytest.param("snip", GPU, id="snip-gpu", marks=pytest.mark.slow),
+        pytest.param("log_synflow", CPU, id="log_synflow-cpu"),
+        pytest.param("log_synflow", GPU, id="log_synflow-gpu"),
+    ],
+)
 def test_a_rounding_that_changes_nothing_leaves_scores(proxy, form):
     _, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(helpers.tiny_space())["cell"][:3]}

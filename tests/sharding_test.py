@@ -35,8 +35,15 @@ def lines(folder, name):
 
 @pytest.mark.optimised
 @pytest.mark.cpu_only
-@pytest.mark.parametrize("name", ["nwot", "snip"])
-@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("nwot", 1),
+        ("nwot", 2),
+        ("snip", 1),
+        pytest.param("snip", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][:11]}
