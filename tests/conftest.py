@@ -60,17 +60,19 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    """One process runs the tests of a file, or of a golden file: they share much."""
+    group = item.path.stem
+    if "golden_file" in getattr(item, "fixturenames", ()):
+        group = f"{group}-{item.callspec.params['golden_file'].stem}"
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collection_modifyitems(config, items):
-    """Skip tests that do not suit the device, and slow ones; keep files together.
+    """Skip tests that do not suit the device, and slow ones.
 
     Slow tests run where the golden files are, as in CI, or when asked for by -m.
     """
-    for item in items:  # what a file's tests share is made by one process
-        group = item.path.stem
-        if "golden_file" in getattr(item, "fixturenames", ()):
-            group = f"{group}-{item.callspec.params['golden_file'].stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
     if not ON_CPU:
         skip = pytest.mark.skip(reason="cpu_only: JAX_PLATFORMS names another device")
         for item in items:

@@ -26,6 +26,7 @@ from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy
 
+SLOW = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "--space_options=channels=4,cells_per_stage=1",
@@ -100,7 +101,13 @@ def test_a_run_leaves_everything_and_says_what_it_found(finished):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("moment", ["after the first step", "after the last decision"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("after the first step", marks=SLOW),
+        "after the last decision",
+    ],
+)
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     finished, tmp_path, moment
 ):
@@ -301,7 +308,13 @@ def test_a_proxy_that_is_better_when_low_is_turned_round(tmp_path, capsys, monke
     assert first == [-value for value in second]
 
 
-@pytest.mark.parametrize("proxy", ["synflow", "l2_norm", "fisher", "grad_norm"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "synflow",
+        *(pytest.param(n, marks=SLOW) for n in ("l2_norm", "fisher", "grad_norm")),
+    ],
+)
 def test_a_search_runs_with_other_proxies(proxy, tmp_path, capsys):
     args = (*SMALL, f"--output_dir={tmp_path / 'run'}", f"--proxy={proxy}")
     message, out = in_process(capsys, *args, "--num_proposals=1", "--batch_size=8")

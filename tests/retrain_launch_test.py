@@ -202,8 +202,8 @@ def test_a_run_directory_of_a_search_is_enough(capsys, images, tmp_path):
     assert CELL in printed
 
 
-# These train the network of retrain_cifar10 at other rates.
-ALIKE = ("retrain_cifar100", "retrain_svhn")
+# These train the network of retrain_cifar10, or of other tests here, at other rates.
+ALIKE = ("retrain_cifar100", "retrain_svhn", "retrain_nasbench201")
 
 
 @pytest.mark.parametrize(

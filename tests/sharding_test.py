@@ -104,7 +104,9 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
 @pytest.mark.optimised
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
-@pytest.mark.parametrize("initialisations", ["one", "each"])
+@pytest.mark.parametrize(
+    "initialisations", [pytest.param("one", marks=pytest.mark.slow), "each"]
+)
 def test_validation_is_shared_out_too(form, initialisations):
     space, data = helpers.tiny_space(), load_dataset("digits")
     config = ScoringConfig(batch_size=8, seed=3, initialisations=initialisations)
