@@ -15,8 +15,8 @@ ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
 ACCELERATORS ?= default
 CUDA := cuda12
 
-# An accelerator serves one process; XLA compiles with several threads, so that more
-# processes than two gain little.
+# An accelerator serves one process. What a file's tests share is made once, in one of
+# the processes; XLA compiles with several threads, so that more than two gain little.
 WORKERS ?= $(if $(filter-out cpu,$(JAX_PLATFORMS)),0,2)
 
 .PHONY: search test unit check accelerators clean
@@ -25,7 +25,7 @@ search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m unit

@@ -60,14 +60,6 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
-def pytest_itemcollected(item):
-    """One process runs the tests of a file, or of a golden file: they share much."""
-    group = item.path.stem
-    if "golden_file" in getattr(item, "fixturenames", ()):
-        group = f"{group}-{item.callspec.params['golden_file'].stem}"
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_modifyitems(config, items):
     """Skip tests that do not suit the device, and slow ones.
 
