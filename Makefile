@@ -1,6 +1,7 @@
-# `make search` finds a cell on real digits; `make test` runs the tests; `make docs`
-# builds the pages of docs/ in site/. They set up a virtual environment in .venv first,
-# and reuse it while it is current.
+# `make search` finds a cell on real digits; `make test` runs the tests, in WORKERS
+# processes, and `make unit` those that take seconds; `make docs` builds the pages of
+# docs/ in site/. They set up a virtual environment in .venv first, and reuse it while it
+# is current.
 # `make accelerators` compiles for GPUs and TPUs on a machine that has none. Its virtual
 # environment in .venv-accelerators takes 6.8 GB (CUDA and libtpu);
 # CUDA=cuda13 suits jax 0.12 and newer.
@@ -15,13 +16,20 @@ ACCELERATORS_BIN := $(ACCELERATORS_VENV)/bin
 ACCELERATORS ?= default
 CUDA := cuda12
 
-.PHONY: search test check docs accelerators clean
+# An accelerator serves one process. What a file's tests share is made once, in one of
+# the processes; XLA compiles with several threads, so that more than two gain little.
+WORKERS ?= $(if $(filter-out cpu,$(JAX_PLATFORMS)),0,2)
+
+.PHONY: search test unit check docs accelerators clean
 
 search: $(VENV)/.run
 	$(BIN)/python launch/search.py --flagfile=launch/flagfiles/quickstart.flags
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -m unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from zcpt_jax.spaces import SPACES
 from zcpt_jax.types import InputError
 
 Config = TypeVar("Config", bound=ScoringConfig)
+Checked = TypeVar("Checked", bound=Any)
 
 _TEXT: dict[str, tuple[str | None, str]] = {
     "space": (
@@ -114,6 +115,19 @@ def read_settings(kind: type[Config], **given: Any) -> Config:
     names = [field.name for field in dataclasses.fields(kind)]
     values = {name: setting(name).value for name in names if name not in given}
     config = kind(**{k: v for k, v in values.items() if v is not None}, **given)
+    return checked(config)
+
+
+def checked(config: Checked) -> Checked:
+    """Check a record of settings whose fields have flags.
+
+    Args:
+      config: a dataclass with a method ``check``.
+
+    Raises:
+      InputError: if a value is out of range; the message names the flag.
+    """
+    names = {field.name for field in dataclasses.fields(config)}
     try:
         config.check()
     except InputError as error:

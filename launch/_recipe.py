@@ -71,6 +71,4 @@ def read() -> Recipe:
         given["clip"] = None
     if _BATCH_SIZE.value is not None:
         given["batch_size"] = _BATCH_SIZE.value
-    recipe = Recipe(seed=_SEED.value, **given)
-    recipe.check()
-    return recipe
+    return _flags.checked(Recipe(seed=_SEED.value, **given))

@@ -23,7 +23,7 @@ from zcpt_jax.training.supernet import (  # noqa: E402
     read_metrics,
     train_supernet,
 )
-from zcpt_jax.types import Space, check_seed  # noqa: E402
+from zcpt_jax.types import Space  # noqa: E402
 
 from . import _command, _flags  # noqa: E402
 from ._accelerators import open_devices, runs_on  # noqa: E402
@@ -43,15 +43,10 @@ def main(argv: list[str]) -> None:
     """Train the supernet that the flags specify."""
     _command.no_arguments(argv)
     open_devices()
-    # Check the flags before any data is read.
-    _flags.check_counts(_EPOCHS, _MAX_STEPS, _SAVE_EVERY)
-    _flags.check_counts(_BATCH_SIZE)
-    check_seed(_SEED.value)
     space = _command.load_space(_SPACE.value, _OPTIONS.value)
-    config = SupernetConfig(
-        seed=_SEED.value,
-        max_steps=_MAX_STEPS.value,
-        **_flags.given(_BATCH_SIZE, _EPOCHS, _SAVE_EVERY),
+    given = _flags.given(_BATCH_SIZE, _EPOCHS, _SAVE_EVERY)
+    config = _flags.checked(
+        SupernetConfig(seed=_SEED.value, max_steps=_MAX_STEPS.value, **given)
     )
     dataset = load_dataset(
         _DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value, whole=True

@@ -118,6 +118,7 @@ def keep_only(masks, decision, kept):
     return stays
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_reach_is_exact_at_every_decision(seed, one_by_one):
@@ -140,6 +141,7 @@ def test_the_reach_is_exact_at_every_decision(seed, one_by_one):
     assert widths[0] > 10 and widths == sorted(widths, reverse=True)
 
 
+@pytest.mark.unit
 def test_a_budget_permits_up_to_and_with_its_limit():
     costs, decisions = made_up(0), nested()
     least, most = Budget("parameters", 0, costs, decisions).reach(start())
@@ -177,6 +179,7 @@ def search(decisions, permits, seed=0, masks=None):
     return found[0], log.steps
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_search_takes_the_best_that_the_budget_allows(seed, one_by_one):
@@ -208,6 +211,7 @@ def test_a_search_takes_the_best_that_the_budget_allows(seed, one_by_one):
     assert costs.of(free) > limit
 
 
+@pytest.mark.unit
 def test_two_budgets_hold_together_and_clash_with_a_message():
     decisions = m.edge_decisions("ops", ("e0", "e1"), (("a", "b"),) * 2)
     masks = {"ops": m.undecided(2, 2)}
@@ -281,6 +285,7 @@ def test_impossible_budgets_are_refused_with_what_there_is(what):
         )
 
 
+@pytest.mark.unit
 def test_no_budget_asks_nothing_of_a_space():
     assert make_budgets(Silent(), 10, IMAGE, max_params=None, max_flops=None) == ()
 
@@ -299,6 +304,7 @@ def test_a_space_that_does_not_say_has_no_budgets(name):
         make_budgets(Silent(channels=4), 10, IMAGE, **limits)
 
 
+@pytest.mark.unit
 def test_decisions_that_overlap_in_part_are_refused():
     edges = m.edge_decisions("ops", ("e0", "e1"), (("a", "b"),) * 2)
     across = np.zeros((2, 2, 2), bool)

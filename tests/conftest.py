@@ -1,5 +1,7 @@
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -14,17 +16,17 @@ ON_CPU = os.environ.get("JAX_PLATFORMS", "").split(",")[0] in ("", "cpu")
 if ON_CPU:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)  # to share work over, as on real ones
-# Commands that run in this process would turn the user's cache on for all tests after
-# them, with whatever killed processes have left in it.
-jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CACHE = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--golden_dir",
         default=str(ROOT.parent / "shared" / "golden"),
-        help="folder of .npz files with scores of the published code",
+        help="folder of .npz files with scores of the published code; tests/golden "
+        "where there is none",
     )
     parser.addoption(
         "--tfds_dir",
@@ -41,6 +43,21 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     # Flags are defined when launch/ is imported; pytest's own are not ours to parse.
     flags.FLAGS(sys.argv[:1])
+    # What tests and the commands that they start compile is kept for one another, in
+    # a folder that ends with this process: the user's may hold what killed processes
+    # have left, and another process could read what this one has written in part.
+    config.stash[CACHE] = folder = tempfile.mkdtemp(prefix="zcpt_jax_tests_")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    if ON_CPU:
+        from tests import compiling
+
+        compiling.install()
+        compiling.quickly(True)
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -61,15 +78,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
-def pytest_generate_tests(metafunc):
-    if "golden_file" in metafunc.fixturenames:
-        files = sorted(Path(metafunc.config.getoption("golden_dir")).glob("*.npz"))
-        missing = pytest.param(
-            None, marks=pytest.mark.skip(reason="no .npz file in --golden_dir")
-        )
-        metafunc.parametrize(
-            "golden_file", files or [missing], ids=lambda f: getattr(f, "stem", "none")
-        )
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before fixtures compile anything, those of a module included."""
+    if ON_CPU:
+        from tests import compiling
+
+        compiling.quickly("optimised" not in item.keywords)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from zcpt_jax.data._augment import (
 )
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 
 def save_npz(path, **arrays):
     np.savez(path, **arrays)

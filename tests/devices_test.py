@@ -279,11 +279,13 @@ def compiling(tmp_path):
     """Runs a command that compiles two functions of one name; its standard error."""
     script = tmp_path / "command.py"
     script.write_text(COMPILE.format(root=str(ROOT)))
+    environment = helpers.on_cpu(1)
+    del environment["JAX_COMPILATION_CACHE_DIR"]  # which would take precedence
 
     def run(cache):
         done = subprocess.run(
             [sys.executable, str(script), f"--compilation_cache={cache}"],
-            env=helpers.on_cpu(1),
+            env=environment,
             capture_output=True,
             text=True,
         )

@@ -7,6 +7,8 @@ from zcpt_jax.search.memory import NoMemory
 from zcpt_jax.search.proposal import propose
 from zcpt_jax.types import InputError, Phase
 
+pytestmark = pytest.mark.unit
+
 EDGES, OPS = ("e0", "e1", "e2"), ("a", "b")
 # Score of the supernet without each candidate; edge e1 has the lowest mean, e2 the
 # lowest single score, and the best candidate differs from edge to edge.

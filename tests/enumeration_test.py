@@ -6,6 +6,8 @@ from zcpt_jax.search.enumeration import Enumeration, flatten, flatten_stack
 from zcpt_jax.spaces import get_space
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 SIZES = {
     "nasbench201": 5**6,
     "nasbench_macro": 3**8,

@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def test_the_auxiliary_head_has_these_parameters(
     assert size(head) == squeeze + square + 768 * classes + classes
     _, without = darts("DARTS_V2", classes, **options)
     rest = fresh(space, without, image_shape)["params"]
-    assert shapes(params) == shapes(rest)
+    chex.assert_trees_all_equal_shapes(params, rest)
 
 
 @pytest.mark.parametrize(

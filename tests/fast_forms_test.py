@@ -37,6 +37,7 @@ def twice_sine(x, kernel):
     return 2 * jnp.sin(x) * kernel
 
 
+@pytest.mark.optimised
 def test_an_operation_runs_where_its_weight_is_not_zero_and_gives_zeros_elsewhere():
     x, kernel = jnp.arange(6.0).reshape(2, 3), jnp.float32(3)
 
@@ -60,7 +61,10 @@ def test_plain_weights_need_no_condition_and_by_default_nothing_is_skipped():
     assert "cond" not in str(outside)
 
 
-@pytest.mark.parametrize("name", ["nasbench201", "darts_s2"])
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "name", ["nasbench201", pytest.param("darts_s2", marks=pytest.mark.slow)]
+)
 def test_skipping_changes_no_score(name):
     options = {"cells_per_stage": 1} if name == "nasbench201" else {"cells": 3}
     space = get_space(name, channels=4, **options)

@@ -3,6 +3,8 @@ import pytest
 
 from zcpt_jax.scoring._groups import choose_width, group_rows, split_groups
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 64])
 def test_every_row_is_in_one_group_and_weights_are_not_mixed(width):

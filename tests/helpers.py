@@ -1,8 +1,10 @@
 """What tests share: small networks, batches, tolerances."""
 
 import os
+import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,6 +16,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from launch import _command
+from tests import compiling
 from zcpt_jax import masks as mask_algebra
 from zcpt_jax.lowering import CPU
 from zcpt_jax.nn import capture
@@ -146,6 +149,13 @@ def plain_net(data):
     return net, net.init(jax.random.key(1), jnp.asarray(data.images), mask), mask
 
 
+def golden_files(config):
+    """The files of --golden_dir; where there is no such folder, those kept here."""
+    folder = Path(config.getoption("golden_dir"))
+    here = Path(__file__).parent / "golden"
+    return sorted((folder if folder.is_dir() else here).glob("*.npz"))
+
+
 def part(golden, kind):
     """The arrays of a golden file whose names begin with ``kind``, without it."""
     return {k.removeprefix(kind): v for k, v in golden.items() if k.startswith(kind)}
@@ -182,15 +192,34 @@ def run_command(capsys, module, *args):
     return message, written.out
 
 
-def on_cpu(devices):
+def on_cpu(devices, cache=None):
     """The environment of a process with so many simulated devices.
 
     Commands in processes of their own run with it on any machine: a TPU serves one
     process only, a GPU's memory is taken by the first, and without JAX_PLATFORMS they
-    refuse to run where the plugin of an accelerator is installed in vain.
+    refuse to run where the plugin of an accelerator is installed in vain. They compile
+    as this process does, and keep it in ``cache``, or where this process does.
     """
     simulated = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join([simulated, *compiling.flags()]),
+        "JAX_COMPILATION_CACHE_DIR": str(cache or compilation_cache()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def compilation_cache():
+    return jax.config.values["jax_compilation_cache_dir"]
+
+
+def killed(folder):
+    """The environment of a process that is to be killed, as it may write an entry.
+
+    It finds what others have compiled, and leaves its own in ``folder``.
+    """
+    return on_cpu(1, shutil.copytree(compilation_cache(), folder / "cache"))
 
 
 def run_in_two_processes(command, code=0, **options):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from launch import _command, correlate, retrain, search, train_supernet
 from tests import helpers
-from tests.helpers import on_cpu, run_command
+from tests.helpers import killed, on_cpu, run_command
 from zcpt_jax.io.genotype_file import load_genotype
 from zcpt_jax.lowering import using
 from zcpt_jax.nn.size import count_params
@@ -26,6 +26,7 @@ from zcpt_jax.proxies import PROXIES
 from zcpt_jax.spaces import SPACES, get_space
 from zcpt_jax.types import Proxy
 
+SLOW = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "--space_options=channels=4,cells_per_stage=1",
@@ -60,11 +61,15 @@ def in_process(capsys, *args):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An uninterrupted run, shared by the tests that look at one."""
+    """An uninterrupted run, shared by the tests that look at one.
+
+    They compare its files byte for byte with those of other runs, hence `optimised`.
+    """
     output = tmp_path_factory.mktemp("runs") / "whole"
     return output, run(output)
 
 
+@pytest.mark.optimised
 def test_a_run_leaves_everything_and_says_what_it_found(finished):
     output, process = finished
     assert process.returncode == 0, process.stderr
@@ -95,7 +100,14 @@ def test_a_run_leaves_everything_and_says_what_it_found(finished):
     assert timings["devices"] in (output / "report.html").read_text()
 
 
-@pytest.mark.parametrize("moment", ["after the first step", "after the last decision"])
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("after the first step", marks=SLOW),
+        "after the last decision",
+    ],
+)
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     finished, tmp_path, moment
 ):
@@ -103,7 +115,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
     output = tmp_path / "killed"
     process = subprocess.Popen(
         command(output),
-        env=on_cpu(1),
+        env=killed(tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -124,6 +136,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_been(
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.optimised
 def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, capsys):
     output, process = finished
     before = {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
@@ -137,6 +150,7 @@ def test_a_finished_run_is_not_redone_and_a_changed_one_is_refused(finished, cap
     assert before == {p: p.stat().st_mtime_ns for p in output.glob("*.jsonl")}
 
 
+@pytest.mark.optimised
 def test_an_empty_genotype_file_is_refused_and_repaired(finished, tmp_path, capsys):
     source, _ = finished
     output = tmp_path / "run"
@@ -152,6 +166,7 @@ def test_an_empty_genotype_file_is_refused_and_repaired(finished, tmp_path, caps
         assert (output / name).read_bytes() == (source / name).read_bytes()
 
 
+@pytest.mark.optimised
 def test_the_result_does_not_depend_on_the_chunk_size(finished, tmp_path, capsys):
     source, _ = finished
     output = tmp_path / "run"
@@ -166,6 +181,7 @@ def table(path, rows):
     return path
 
 
+@pytest.mark.optimised
 def test_a_table_gives_accuracy_regret_and_rank(finished, tmp_path, capsys):
     output, _ = finished
     lines = (output / "validation.jsonl").read_text().splitlines()
@@ -292,7 +308,13 @@ def test_a_proxy_that_is_better_when_low_is_turned_round(tmp_path, capsys, monke
     assert first == [-value for value in second]
 
 
-@pytest.mark.parametrize("proxy", ["synflow", "l2_norm", "fisher", "grad_norm"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "synflow",
+        *(pytest.param(n, marks=SLOW) for n in ("l2_norm", "fisher", "grad_norm")),
+    ],
+)
 def test_a_search_runs_with_other_proxies(proxy, tmp_path, capsys):
     args = (*SMALL, f"--output_dir={tmp_path / 'run'}", f"--proxy={proxy}")
     message, out = in_process(capsys, *args, "--num_proposals=1", "--batch_size=8")

@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -237,7 +238,7 @@ def test_kernels_of_stacks_are_layers_of_their_own(stacked):
     )
     assert found["pointwise", "0"].shape == (1, 1, 3, 4)
     same = capture.with_kernels(variables, found)
-    jax.tree.map(np.testing.assert_array_equal, same, variables)
+    chex.assert_trees_all_equal(same, variables)
     doubled = capture.with_kernels(
         variables, {("depthwise", "1"): 2 * found["depthwise", "1"]}
     )

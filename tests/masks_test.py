@@ -4,6 +4,8 @@ import pytest
 from zcpt_jax import masks as m
 from zcpt_jax.types import Decision, InputError
 
+pytestmark = pytest.mark.unit
+
 OPS = ("a", "b", "c")
 
 

@@ -6,6 +6,8 @@ import pytest
 from zcpt_jax.spaces import _nasbench101_graph as graph101
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 CONV3, CONV1, POOL = graph101.OPS
 
 

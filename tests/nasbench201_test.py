@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,11 +156,10 @@ def test_fresh_variables_have_the_distribution_of_module_init():
     space, net, drawn = helpers.tiny_supernet()
     images = jnp.zeros((1, 16, 16, 3))
     own = net.init(jax.random.key(0), images)
-    assert jax.tree.structure(drawn) == jax.tree.structure(own)
+    chex.assert_trees_all_equal_shapes_and_dtypes(drawn, own)
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(drawn), jax.tree.leaves(own), strict=True
     ):
-        assert a.shape == b.shape and a.dtype == b.dtype
         name = jax.tree_util.keystr(path)
         if "kernel" in name:
             bound = np.prod(a.shape[:-1]) ** -0.5

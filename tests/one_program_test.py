@@ -112,9 +112,7 @@ def test_nothing_in_the_hot_loop_goes_through_the_host(devices, initialisations)
 
 @pytest.mark.parametrize(
     "name",
-    ["nasbench201", "nasbench_macro"]
-    + [pytest.param(n, marks=SLOW) for n in TINY if not n.startswith("nasbench")]
-    + [pytest.param("nasbench1shot1_1", marks=SLOW)],
+    ["nasbench201"] + [pytest.param(n, marks=SLOW) for n in TINY if n != "nasbench201"],
 )
 def test_a_masked_network_scores_as_the_network_does(name):
     check_networks(name, ["nwot"])
@@ -189,6 +187,7 @@ def variables_of(space, network, variables, masks, image_shape):
     return traverse_util.unflatten_dict(found)
 
 
+@pytest.mark.optimised
 def test_what_absent_operations_count_is_an_argument():
     """In a supernet the published hooks count what is blocked, in a network not."""
     space = get_space("nasbench201", **TINY["nasbench201"])

@@ -1,9 +1,11 @@
 """The emulation of lower precision: which operands it rounds, and which it does not."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from benchmarks.emulation import ROUNDINGS, bfloat16, emulated, two_bfloat16
 from tests import helpers
@@ -51,19 +53,20 @@ def wrapped(place, product):
     return product
 
 
-@pytest.mark.parametrize("jitted", [False, True])
-@pytest.mark.parametrize("place", PLACES)
-def test_operands_of_products_are_rounded_wherever_they_are(place, jitted):
-    product = wrapped(place, jnp.matmul)
+class OperandsOfProductsTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(*((place,) for place in PLACES))
+    def test_they_are_rounded_wherever_they_are(self, place):
+        product = wrapped(place, jnp.matmul)
 
-    def run(rounding):
-        score = rounded(lambda v, x: product(x, v["w"])[0, 0], rounding)
-        return (jax.jit(score) if jitted else score)(WEIGHTS, jnp.float32([[3]]))
+        def run(rounding):
+            score = rounded(lambda v, x: product(x, v["w"])[0, 0], rounding)
+            return self.variant(score)(WEIGHTS, jnp.float32([[3]]))
 
-    assert run(None) == 3 * BETWEEN
-    assert run(bfloat16) == 3
-    # The sum of two bfloat16 numbers holds it.
-    assert run(two_bfloat16) == 3 * BETWEEN
+        assert run(None) == 3 * BETWEEN
+        assert run(bfloat16) == 3
+        # The sum of two bfloat16 numbers holds it.
+        assert run(two_bfloat16) == 3 * BETWEEN
 
 
 def test_each_rounding_keeps_its_bits():
@@ -137,8 +140,17 @@ def test_one_program_takes_the_number_of_a_rounding():
     assert [run(number, three) for number in (0, 1)] == [3 * BETWEEN, 3]
 
 
-@pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
-@pytest.mark.parametrize("proxy", ["nwot", "snip", "log_synflow"])
+@pytest.mark.parametrize(
+    ("proxy", "form"),
+    [
+        pytest.param("nwot", CPU, id="nwot-cpu"),
+        pytest.param("nwot", GPU, id="nwot-gpu"),
+        pytest.param("snip", CPU, id="snip-cpu"),
+        pytest.param("snip", GPU, id="snip-gpu", marks=pytest.mark.slow),
+        pytest.param("log_synflow", CPU, id="log_synflow-cpu"),
+        pytest.param("log_synflow", GPU, id="log_synflow-gpu"),
+    ],
+)
 def test_a_rounding_that_changes_nothing_leaves_scores(proxy, form):
     _, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(helpers.tiny_space())["cell"][:3]}

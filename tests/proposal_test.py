@@ -12,6 +12,8 @@ from zcpt_jax.search.proposal import DecisionRule, keep_best, propose
 from zcpt_jax.search.validation import best_genotype, total_scores, validate
 from zcpt_jax.types import Decision, InputError, Phase, Proxy, ScoreError
 
+pytestmark = pytest.mark.unit
+
 NAN, INF = np.nan, np.inf
 THREE = m.edge_decisions("g", ("e",), (("a", "b", "c"),))[0]
 

@@ -19,6 +19,8 @@ import pytest
 from zcpt_jax.tables import _reading, _unpickle, load_table
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 ROOT = Path(__file__).resolve().parents[1]
 HASHES = ["00" * 16, "ff" * 16]
 ARCHS = ["|none~0|", "|skip_connect~0|", "|nor_conv_3x3~0|"]

@@ -17,6 +17,8 @@ from zcpt_jax.training._export import NetworkFile
 from zcpt_jax.training._report import write_report
 from zcpt_jax.types import Drawing
 
+pytestmark = pytest.mark.unit
+
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
 
 

@@ -12,7 +12,7 @@ import pytest
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from launch import evaluate, retrain
-from tests.helpers import on_cpu, run_command, run_in_two_processes
+from tests.helpers import killed, on_cpu, run_command, run_in_two_processes
 from zcpt_jax.data import load_splits
 from zcpt_jax.io.checkpoints import STATES, read_metrics
 from zcpt_jax.training import load_network
@@ -141,7 +141,7 @@ def test_other_images_are_normalised_as_the_network_was_trained(
 def test_a_killed_run_goes_on_to_the_same_result(images, trained, tmp_path):
     args = command("retrain.py", *small(images, tmp_path / "run"))
     process = subprocess.Popen(
-        args, env=on_cpu(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        args, env=killed(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     while not (tmp_path / "run" / "checksums.json").exists():
         assert process.poll() is None, process.communicate()
@@ -202,7 +202,18 @@ def test_a_run_directory_of_a_search_is_enough(capsys, images, tmp_path):
     assert CELL in printed
 
 
-@pytest.mark.parametrize("file", FLAGFILES, ids=lambda file: file.stem)
+# These train the network of retrain_cifar10, or of other tests here, at other rates.
+ALIKE = ("retrain_cifar100", "retrain_svhn", "retrain_nasbench201")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, marks=[pytest.mark.slow] * (file.stem in ALIKE))
+        for file in FLAGFILES
+    ],
+    ids=[file.stem for file in FLAGFILES],
+)
 def test_every_recipe_runs(capsys, images, tmp_path, file):
     text = file.read_text()
     space = text.split("--space=")[1].split()[0]

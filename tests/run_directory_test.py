@@ -9,6 +9,8 @@ from zcpt_jax.io.run_directory import CONFIG, DECISIONS, VALIDATION, RunDirector
 from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 CONF = {"space": "s", "seed": 0, "options": {"channels": 4}}
 
 

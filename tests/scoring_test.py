@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +27,7 @@ def one_by_one(fn, apply_fn, variables, data, masks):
     ]
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 def test_fused_equals_one_by_one_bit_for_bit_on_the_supernet():
     space, net, variables = helpers.tiny_supernet()
@@ -62,24 +64,20 @@ def test_fused_equals_one_by_one_for_every_proxy(name):
 def test_compiles_once_for_all_edges_and_stack_sizes():
     space, net, variables = helpers.tiny_supernet()
     masks = helpers.all_removals(space)["cell"]
-    traced = 0
-
-    def count(*args):
-        nonlocal traced
-        traced += 1
-        return PROXIES["nwot"].score(*args)
-
-    scorer = Scorer(count, net.apply, form=CPU.replace(chunk=5))
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(PROXIES["nwot"].score, n=1)
+    scorer = Scorer(once, net.apply, form=CPU.replace(chunk=5))
     scores = [
         scorer(variables, DATA, {"cell": masks[i : i + 5]}) for i in range(0, 30, 5)
     ]
     scorer(variables, DATA, {"cell": masks[:3]})
-    assert scorer.compilations == 1 and traced == 1
+    assert scorer.compilations == 1
     assert scorer.compile_seconds > 0
     together = scorer(variables, DATA, {"cell": masks})
     np.testing.assert_array_equal(np.concatenate(scores), together)
 
 
+@pytest.mark.optimised
 def test_removing_none_scores_the_whole_supernet():
     space, net, variables = helpers.tiny_supernet()
     whole = {"cell": space.init_masks()["cell"][None]}
@@ -89,6 +87,7 @@ def test_removing_none_scores_the_whole_supernet():
     np.testing.assert_array_equal(removed[::5], np.repeat(base, 6))
 
 
+@pytest.mark.optimised
 def test_each_mask_can_have_its_own_batch():
     space, net, variables = helpers.tiny_supernet()
     other = helpers.batch(seed=3)
@@ -114,6 +113,7 @@ def test_every_form_gives_the_scores_one_by_one():
         assert scorer.compilations == 1
 
 
+@pytest.mark.optimised
 def test_masks_whose_score_has_a_derivative_follow_one_another():
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][5:8]}

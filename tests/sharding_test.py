@@ -33,9 +33,17 @@ def lines(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
-@pytest.mark.parametrize("name", ["nwot", "snip"])
-@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("nwot", 1),
+        ("nwot", 2),
+        ("snip", 1),
+        pytest.param("snip", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_scores_are_the_same_on_any_number_of_devices(name, chunk):
     space, net, variables = helpers.tiny_supernet()
     masks = {"cell": helpers.all_removals(space)["cell"][:11]}
@@ -93,9 +101,12 @@ def test_the_work_of_a_step_is_split_evenly(monkeypatch, form):
     assert sum(work.values()) == 60
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("form", [CPU, GPU], ids=["cpu", "gpu"])
-@pytest.mark.parametrize("initialisations", ["one", "each"])
+@pytest.mark.parametrize(
+    "initialisations", [pytest.param("one", marks=pytest.mark.slow), "each"]
+)
 def test_validation_is_shared_out_too(form, initialisations):
     space, data = helpers.tiny_space(), load_dataset("digits")
     config = ScoringConfig(batch_size=8, seed=3, initialisations=initialisations)
@@ -111,6 +122,7 @@ def test_validation_is_shared_out_too(form, initialisations):
     np.testing.assert_allclose(*found, rtol=0 if form is CPU else 1e-6)
 
 
+@pytest.mark.optimised
 @pytest.mark.cpu_only
 def test_a_search_finds_the_same_on_one_device_and_on_eight():
     found = [
@@ -171,6 +183,7 @@ def test_a_number_of_devices_that_is_not_there(count):
         sharding.make_mesh(count)
 
 
+@pytest.mark.optimised
 def test_two_processes_of_four_devices_find_what_one_finds(tmp_path):
     alone = [*SEARCH, f"--output_dir={tmp_path / 'alone'}"]
     subprocess.run(

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from launch import train_supernet as train_supernet_command
 from tests import helpers
@@ -542,9 +540,6 @@ def test_without_a_folder_nothing_is_written_and_the_result_is_the_same(
     assert not list(tmp_path.iterdir())
 
 
-FLAGFILE = ROOT / "launch" / "flagfiles" / "supernet_nasbench201_cifar10.flags"
-
-
 def command(capsys, *args):
     """Runs the command here; returns its exit message, None for success, and output."""
     return capture_command(capsys, train_supernet_command, *args)
@@ -581,15 +576,6 @@ def test_the_command_trains_resumes_and_refuses(capsys, tmp_path):
         assert "trained" not in said.out
 
 
-def test_the_flagfile_says_what_it_is():
-    header = [x for x in FLAGFILE.read_text().splitlines() if x.startswith("#")]
-    for word in ("# Source:", "# Hardware and time:", "# Expected:", "# Command:"):
-        assert any(line.startswith(word) for line in header), word
-    with flagsaver.flagsaver():
-        flags.FLAGS(["train_supernet.py", f"--flagfile={FLAGFILE}"])
-        assert (flags.FLAGS.space, flags.FLAGS.epochs) == ("nasbench201", 50)
-
-
 @pytest.mark.slow
 def test_a_killed_command_resumes_and_ends_as_if_nothing_had_been(tmp_path):
     def arguments(name):
@@ -601,7 +587,9 @@ def test_a_killed_command_resumes_and_ends_as_if_nothing_had_been(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     quiet["env"] = on_cpu(1)
     subprocess.run(arguments("whole"), check=True, **quiet)
-    process = subprocess.Popen(arguments("killed"), **quiet)
+    process = subprocess.Popen(
+        arguments("killed"), **{**quiet, "env": helpers.killed(tmp_path)}
+    )
     deadline = time.monotonic() + 200
     wanted = [tmp_path / "killed" / STATES / str(step) for step in range(30, 200, 10)]
     while time.monotonic() < deadline and not any(path.exists() for path in wanted):

@@ -7,6 +7,8 @@ import pytest
 from zcpt_jax.tables import _reading, load_table, save_table
 from zcpt_jax.types import InputError
 
+pytestmark = pytest.mark.unit
+
 CSV = "arch_str,cifar10_test,other\n|a|,90.0,1\n|b|,95.5,3\n|c|,90.0,2\n"
 
 

@@ -58,6 +58,11 @@ def read(path):
     return Golden(meta["space"], net, batch, tensors(found, "mask/"), scores)
 
 
+def pytest_generate_tests(metafunc):
+    files = helpers.golden_files(metafunc.config)
+    metafunc.parametrize("golden_file", files, ids=lambda file: file.stem)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_scores_are_those_of_the_published_code(golden_file, proxy):

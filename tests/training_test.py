@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -95,16 +96,6 @@ def run(folder, recipe=PLAIN, mesh=None, module=None, **options):
         return train_network(module, variables, data, recipe, mesh, saving, **given)
 
 
-def assert_same(a, b, **tolerance):
-    def compare(x, y):
-        if tolerance:
-            np.testing.assert_allclose(x, y, **tolerance)
-        else:
-            np.testing.assert_array_equal(x, y)
-
-    jax.tree.map(compare, a, b)
-
-
 @pytest.mark.parametrize("name", list(golden.RECIPES))
 def test_ten_steps_are_those_of_pytorch(name):
     published = json.loads(Path(__file__).with_name("training_golden.json").read_text())
@@ -164,7 +155,7 @@ def test_batch_norm_in_groups_is_that_of_each_group():
     mean = jax.tree.map(
         lambda a, b: (a + b) / 2, apart[0][1]["batch_stats"], apart[1][1]["batch_stats"]
     )
-    assert_same(after["batch_stats"], mean, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(after["batch_stats"], mean, rtol=1e-5, atol=1e-7)
     together, _ = forward_in_training(module.apply, variables, images)
     assert not np.allclose(together, logits, rtol=1e-3)
 
@@ -270,7 +261,7 @@ def test_images_that_fill_up_a_batch_leave_the_gradient_alone():
         step(state, 0, Inputs(images, labels.at[4].set(n), weights), jax.random.key(0))
         for n in (0, 2)
     ]
-    assert_same(found[0], found[1])
+    chex.assert_trees_all_equal(found[0], found[1])
     assert float(found[0].seen.images) == 4
 
 
@@ -298,11 +289,11 @@ def test_a_run_that_was_asked_to_end_goes_on_to_the_same_result(tmp_path, at):
         run(tmp_path / "stopped", recipe, progress=stop)
     assert signal.getsignal(signal.SIGTERM) == before
     again = run(tmp_path / "stopped", recipe)
-    assert_same(again.variables, whole.variables)
+    chex.assert_trees_all_equal(again.variables, whole.variables)
     assert again.test == whole.test
     assert read_metrics(tmp_path / "stopped") == read_metrics(tmp_path / "whole")
     finished = run(tmp_path / "stopped", recipe)
-    assert_same(finished.variables, whole.variables)
+    chex.assert_trees_all_equal(finished.variables, whole.variables)
 
 
 def test_a_truncated_newest_state_falls_back_to_the_one_before(tmp_path):
@@ -319,7 +310,7 @@ def test_a_truncated_newest_state_falls_back_to_the_one_before(tmp_path):
     with pytest.warns(UserWarning, match="state after 6 steps is damaged"):
         again = run(folder)
     assert (folder / DAMAGED / "6").is_dir()
-    assert_same(again.variables, whole.variables)
+    chex.assert_trees_all_equal(again.variables, whole.variables)
     assert read_metrics(folder) == read_metrics(tmp_path / "whole")
 
 
@@ -348,7 +339,7 @@ def test_eight_devices_train_as_one_does(tmp_path, sharded):
         read_metrics(tmp_path / "one"), read_metrics(tmp_path / "eight"), strict=True
     ):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-    assert_same(eight.variables, one.variables, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(eight.variables, one.variables, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.cpu_only
@@ -379,7 +370,9 @@ def test_statistics_of_each_device_are_those_of_groups(tmp_path):
 def test_averages_are_what_is_tested_and_exported(tmp_path):
     recipe = replace(PLAIN, ema=0.0, epochs=1)
     same = run(tmp_path / "none", replace(PLAIN, epochs=1))
-    assert_same(run(tmp_path / "zero", recipe).variables, same.variables)
+    chex.assert_trees_all_equal(
+        run(tmp_path / "zero", recipe).variables, same.variables
+    )
     slow = run(tmp_path / "slow", replace(PLAIN, epochs=1, ema=0.9))
     start = Small().init(jax.random.key(0), np.zeros((1, 16, 16, 3)))["params"]
     moved = jax.tree.map(
@@ -478,7 +471,7 @@ def test_checkpoints_give_the_tested_network_back(tmp_path, ema):
     outcome = run(tmp_path, recipe, module=module, settings=settings)
     record, _, variables = load_checkpoint(tmp_path)
     assert record == RECORD
-    assert_same(variables, outcome.variables)
+    chex.assert_trees_all_equal(variables, outcome.variables)
     best = load_checkpoint(tmp_path, best=True)[2]
     assert jax.tree.structure(best) == jax.tree.structure(variables)
 
