@@ -91,13 +91,14 @@ def zero_cost_pt(
     config = config or SearchConfig()
     config.check()
     dataset.check_batch_size(config.batch_size)
-    search = _Search(space, proxy, dataset, config, execution or Execution())
-    search.telling = _Telling(
+    execution = execution or Execution()
+    reporter = _Reporter(
         memory or NoMemory(),
         progress or (lambda stage, done, total, note: None),
         config.num_proposals * _decisions_of(space),
     )
-    watch = search.execution.stopwatch
+    search = _Search(space, proxy, dataset, config, execution, reporter)
+    watch = execution.stopwatch
     try:
         with watch.measure("proposal"):
             masks = search.propose(evidence)
@@ -119,8 +120,6 @@ def zero_cost_pt(
 class _Search:
     """Both stages of one search, with shared evaluators."""
 
-    telling: "_Telling"
-
     def __init__(
         self,
         space: Space,
@@ -128,9 +127,10 @@ class _Search:
         dataset: Dataset,
         config: SearchConfig,
         execution: Execution,
+        reporter: "_Reporter",
     ) -> None:
         self.space, self.proxy, self.dataset = space, proxy, dataset
-        self.config, self.execution = config, execution
+        self.config, self.execution, self.reporter = config, execution, reporter
         self.operation_score = get_operation_score(config.operation_score)
         self.budgets = make_budgets(
             space,
@@ -153,7 +153,7 @@ class _Search:
                 together=self.config.num_proposals,
                 variables=variables,
                 execution=self.execution,
-                on_chunk=self.telling.tell_fraction,
+                on_chunk=self.reporter.report_fraction,
             )
         return self.made[key]
 
@@ -169,7 +169,7 @@ class _Search:
             accuracies=evidence if isinstance(evidence, Accuracies) else None,
         )
         scores = self.operation_score.scores(setting)
-        self.telling.begin()
+        self.reporter.begin()
         self.evaluator(proxy, None).ahead = scored
         rule = DecisionRule(
             self.operation_score.perturbation,
@@ -184,19 +184,19 @@ class _Search:
             num_proposals=config.num_proposals,
             seed=config.seed,
             rule=rule,
-            memory=self.telling,
+            memory=self.reporter,
         )
 
     def validate(self, decided: Mapping[str, Masks]) -> dict[str, np.ndarray]:
         """Return validation scores of genotypes with their discretised masks."""
         networks = self.evaluator(self.proxy, None)
-        distinct, telling = list(decided), self.telling
+        distinct, reporter = list(decided), self.reporter
         num_batches = self.config.num_validation_batches
         total = num_batches * len(distinct)
 
         def score(some: Sequence[str], start: int, stop: int) -> np.ndarray:
             before = start * len(distinct) + distinct.index(some[0]) * (stop - start)
-            telling.report("validation", before, total, some[0])
+            reporter.report("validation", before, total, some[0])
             masks = [decided[genotype] for genotype in some]
             return networks.score_networks(some, masks, start, stop)
 
@@ -205,9 +205,9 @@ class _Search:
             score,
             num_batches=num_batches,
             together=len(distinct) if networks.form.loops else 1,
-            memory=telling.memory,
+            memory=reporter.memory,
         )
-        telling.report("validation", total, total, "done")
+        reporter.report("validation", total, total, "done")
         return scores
 
 
@@ -218,7 +218,7 @@ def _decisions_of(space: Space) -> int:
     )
 
 
-class _Telling(NoMemory):
+class _Reporter(NoMemory):
     """A search's memory that reports progress at each decision it keeps."""
 
     def __init__(self, memory: Memory, report: Progress, total: int) -> None:
@@ -229,7 +229,7 @@ class _Telling(NoMemory):
     def begin(self) -> None:
         self.report("proposal", 0, self.total, self.note)
 
-    def tell_fraction(self, fraction: float) -> None:
+    def report_fraction(self, fraction: float) -> None:
         """Report that a fraction of the current step's masks is scored."""
         done = self.done + fraction * self.last if fraction < 1 else self.done
         self.report("proposal", done, self.total, self.note)
