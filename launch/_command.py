@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -19,11 +18,12 @@ from zcpt_jax.data import Dataset
 from zcpt_jax.io.files import CONFIG, make_folder, open_config
 from zcpt_jax.scoring import memory
 from zcpt_jax.search.operation_scores import Trained
-from zcpt_jax.spaces import build_space, get_space
+from zcpt_jax.spaces import get_space
 from zcpt_jax.types import InputError, ScoreError, Space, digest
 
 from . import _compilation_cache
 from ._accelerators import first_line
+from ._own_space import load_own_space
 
 flags.adopt_module_key_flags(_compilation_cache)
 
@@ -107,15 +107,7 @@ def load_space(name: str, options: Sequence[str]) -> Space:
     path, _, attribute = name.rpartition(":")
     if not path:
         return get_space(name, **parsed)
-    if not Path(path).is_file():
-        raise InputError(f"--space={name}: there is no file {path}")
-    # A private name, so that a file called json.py does not replace another module.
-    module = ModuleType(f"_space_of_{Path(path).stem}")
-    sys.modules[module.__name__] = module  # Dataclasses look up their module there.
-    exec(compile(Path(path).read_text(), path, "exec"), module.__dict__)
-    if not hasattr(module, attribute):
-        raise InputError(f"--space={name}: {path} defines no {attribute}")
-    return build_space(getattr(module, attribute), **parsed)
+    return load_own_space(Path(path), attribute, parsed)
 
 
 def digest_of_space(name: str) -> str | None:

@@ -16,6 +16,7 @@ from absl import flags  # noqa: E402
 
 from zcpt_jax.data import Splits, load_splits  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
+    OwnSpace,
     evaluate_network,
     load_checkpoint,
     load_network,
@@ -36,6 +37,7 @@ _WHICH = flags.DEFINE_enum(
 _DATASET = flags.DEFINE_string(
     "test_dataset", None, "images to test on; default: the dataset of the training"
 )
+_SPACE = _flags.text("space")
 _DATA_DIR, _BATCH_SIZE = _flags.text("data_dir"), _flags.setting("batch_size")
 for _module in (_flags, _command, _devices):
     flags.adopt_module_key_flags(_module)
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> None:
         raise InputError("--run is needed: the folder of a trained network")
     load = load_network if _WHICH.value == "exported" else load_checkpoint
     best = {"best": True} if _WHICH.value == "best" else {}
-    record, module, variables = load(_RUN.value, **best)
+    record, module, variables = load(_RUN.value, _own_space(), **best)
     name = _DATASET.value or record.dataset
     test = load_splits(name, _DATA_DIR.value, record.image_size).test
     if test.num_classes != record.num_classes:
@@ -69,6 +71,14 @@ def main(argv: list[str]) -> None:
         f"{name}: top-1 {found['test_top1']:.2f} %, top-5 {found['test_top5']:.2f} %, "
         f"loss {found['test_loss']:.4f} on {data.num_test_images:,} test images"
     )
+
+
+def _own_space() -> OwnSpace | None:
+    """The space of ``--space``, if a file of the user's own defines it."""
+    if ":" not in _SPACE.value:  # The run says which space of this package it is of.
+        return None
+    space = _command.load_space(_SPACE.value, [])
+    return OwnSpace(space, _command.digest_of_space(_SPACE.value) or "")
 
 
 if __name__ == "__main__":

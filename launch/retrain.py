@@ -23,15 +23,20 @@ from absl import flags  # noqa: E402
 
 from zcpt_jax.data import load_splits  # noqa: E402
 from zcpt_jax.io.files import read_json, write_atomically  # noqa: E402
-from zcpt_jax.io.genotype_file import GENOTYPE, load_genotype, resolve_genotype  # noqa: E402
+from zcpt_jax.io.genotype_file import (  # noqa: E402
+    find_genotype_file,
+    load_genotype,
+    resolve_genotype,
+)
 from zcpt_jax.io.run_directory import REPORT, TIMINGS  # noqa: E402
 from zcpt_jax.nn.size import count_flops, count_params, describe  # noqa: E402
-from zcpt_jax.spaces import space_options  # noqa: E402
+from zcpt_jax.spaces import SPACES, space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch, merge_seconds  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     NetworkFile,
     Outcome,
+    OwnSpace,
     Preempted,
     Saving,
     best_test,
@@ -100,12 +105,12 @@ def main(argv: list[str]) -> None:
         splits.train.image_size,
         list(splits.train.mean),
         list(splits.train.std),
+        _command.digest_of_space(_SPACE.value),
     )
     module = space.evaluation_network(
         genotype, splits.train.num_classes, auxiliary=recipe.auxiliary > 0
     )
     settings = {
-        "space_file": _command.digest_of_space(_SPACE.value),
         **dataclasses.asdict(record),
         "num_images": data.num_images,
         "fully_sharded": _SHARDED.value,
@@ -155,11 +160,16 @@ def main(argv: list[str]) -> None:
 
 def _space(genotype: str) -> Space:
     """Space of ``--space`` if it is given, otherwise that of a genotype file."""
-    path = Path(genotype)
-    path = path / GENOTYPE if path.is_dir() else path
-    name = _SPACE.value
-    if path.is_file() and not flags.FLAGS["space"].present:
-        name = load_genotype(path).space
+    file = find_genotype_file(genotype)
+    if file is None or flags.FLAGS["space"].present:
+        return _command.load_space(_SPACE.value, _OPTIONS.value)
+    name = load_genotype(file).space
+    if name not in SPACES:  # A file must not choose the code that runs.
+        raise InputError(
+            f"the genotype file {file} is of the space {name!r}, which is not one of "
+            f"this package ({', '.join(SPACES)}); if you trust the file that defines "
+            "it, name it with --space=FILE.py:CLASS"
+        )
     return _command.load_space(name, _OPTIONS.value)
 
 
@@ -179,9 +189,10 @@ def _finish(
     table: Table | None,
 ) -> str:
     """Export the network, write the report, and return a summary."""
-    save_network(output, record, outcome.variables)
+    own = OwnSpace(space, record.space_file) if record.space_file else None
+    save_network(output, record, outcome.variables, own)
     shape = (record.image_size, record.image_size, 3)
-    module = record.module()
+    module = record.module(own)
     params, flops = count_params(module, shape), count_flops(module, shape)
     network = describe(params, flops, record.num_classes, record.image_size)
     best = best_test(output)

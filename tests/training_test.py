@@ -419,6 +419,10 @@ def test_settings_and_batches_that_do_not_fit(tmp_path):
         "ema": 1.0,
         "warmup_epochs": 600,
         "seed": -1,
+        "reference_batch": 0,
+        "weight_decay": float("inf"),
+        "auxiliary": float("nan"),
+        "accumulate": 0,
     }.items():
         with pytest.raises(InputError, match=f"{name} must be .*got {value}"):
             Recipe(**{name: value}).check()

@@ -98,8 +98,9 @@ def resolve_genotype(text: str, space: Space) -> str:
     name = text.strip()
     if name in published:
         return published[name]
-    if _exists(text):
-        return _from_file(Path(text), space)
+    file = find_genotype_file(text)
+    if file is not None:
+        return _from_file(file, space)
     try:
         return space.parse(text)
     except InputError as error:
@@ -111,14 +112,22 @@ def resolve_genotype(text: str, space: Space) -> str:
         ) from error
 
 
-def _exists(text: str) -> bool:
+def find_genotype_file(text: str) -> Path | None:
+    """Find the genotype file that a text names, a file or a run directory.
+
+    Returns:
+      The file's path, or None if the text names neither; a genotype can be too long
+      for a path.
+
+    Raises:
+      InputError: if the text names a directory without a genotype file.
+    """
     try:
-        return bool(text.strip()) and Path(text).exists()
-    except (OSError, ValueError):  # A genotype can be too long for a path.
-        return False
-
-
-def _from_file(path: Path, space: Space) -> str:
+        path = Path(text)
+        if not text.strip() or not path.exists():
+            return None
+    except (OSError, ValueError):
+        return None
     if path.is_dir():
         path = path / GENOTYPE
         if not path.exists():
@@ -126,6 +135,10 @@ def _from_file(path: Path, space: Space) -> str:
                 f"the directory {path.parent} has no {GENOTYPE}: it is no run "
                 "directory, or its search is not finished"
             )
+    return path
+
+
+def _from_file(path: Path, space: Space) -> str:
     record = load_genotype(path)
     if record.space != space.name:
         raise InputError(

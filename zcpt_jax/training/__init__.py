@@ -10,6 +10,7 @@ from zcpt_jax.training._compile import evaluate_network
 from zcpt_jax.training._device_data import DeviceData
 from zcpt_jax.training._export import (
     NetworkFile,
+    OwnSpace,
     load_checkpoint,
     load_network,
     save_network,
@@ -33,6 +34,7 @@ __all__ = [
     "Inputs",
     "NetworkFile",
     "Outcome",
+    "OwnSpace",
     "Placement",
     "Preempted",
     "Recipe",

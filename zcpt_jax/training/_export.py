@@ -14,9 +14,9 @@ from flax import serialization
 
 from zcpt_jax.io.checkpoints import read_final, read_record
 from zcpt_jax.io.files import read_json, write_atomically
-from zcpt_jax.spaces import get_space
+from zcpt_jax.spaces import SPACES, build_space, get_space
 from zcpt_jax.training._store import KIND
-from zcpt_jax.types import InputError, Variables
+from zcpt_jax.types import InputError, Space, Variables
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
 # Types of the entries of network.json that are not text.
@@ -43,6 +43,8 @@ class NetworkFile:
       image_size: height and width of its images in pixels.
       mean: mean of each channel that is subtracted, with images in [0, 1].
       std: standard deviation of each channel that images are divided by.
+      space_file: digest of the file that defines the space, None for a space of this
+        package.
     """
 
     space: str
@@ -53,16 +55,63 @@ class NetworkFile:
     image_size: int
     mean: Sequence[float]
     std: Sequence[float]
+    space_file: str | None = None
 
-    def module(self, auxiliary: bool = False) -> nn.Module:
-        """Build the network, optionally with an auxiliary head."""
-        space = get_space(self.space, **self.options)
+    def module(self, own: "OwnSpace | None" = None, *, auxiliary: bool = False) -> Any:
+        """Build the network.
+
+        Args:
+          own: space of the user's own; by default a space of this package.
+          auxiliary: whether it has an auxiliary head.
+
+        Raises:
+          InputError: if the network is of another space, or its file was edited.
+        """
+        space = self._space(own)
         return space.evaluation_network(
             self.genotype, self.num_classes, auxiliary=auxiliary
         )
 
+    def _space(self, own: "OwnSpace | None") -> Space:
+        if self.space_file is None and self.space in SPACES:
+            return get_space(self.space, **self.options)
+        if own is None:
+            raise InputError(
+                f"the network is of the space {self.space!r}, which is not one of this "
+                "package; name the file that defines it with --space=FILE.py:CLASS"
+            )
+        if own.space.name != self.space:
+            raise InputError(
+                f"the network is of the space {self.space!r}, --space is "
+                f"{own.space.name!r}"
+            )
+        if own.digest != self.space_file:
+            raise InputError(
+                f"the file of the space {self.space!r} has changed since the network "
+                "was trained; use the file as it was"
+            )
+        return build_space(type(own.space), **self.options)
 
-def save_network(folder: Path, record: NetworkFile, variables: Variables) -> None:
+
+@dataclass(frozen=True)
+class OwnSpace:
+    """A space that a file of the user's own defines.
+
+    Attributes:
+      space: the space.
+      digest: digest of the file.
+    """
+
+    space: Space
+    digest: str
+
+
+def save_network(
+    folder: Path,
+    record: NetworkFile,
+    variables: Variables,
+    own: OwnSpace | None = None,
+) -> None:
     """Write both files, the weights first.
 
     Args:
@@ -70,11 +119,12 @@ def save_network(folder: Path, record: NetworkFile, variables: Variables) -> Non
       record: description of the network.
       variables: parameters and BatchNorm statistics; those of an auxiliary head are
         left out.
+      own: space of the user's own.
 
     Raises:
       InputError: if a file cannot be written.
     """
-    kept = _without_head(record, variables)
+    kept = _without_head(record, variables, own)
     temporary = folder / f".{WEIGHTS}"
     try:
         temporary.write_bytes(serialization.msgpack_serialize(kept))
@@ -89,12 +139,13 @@ def save_network(folder: Path, record: NetworkFile, variables: Variables) -> Non
 
 
 def load_network(
-    folder: str | Path,
+    folder: str | Path, own: OwnSpace | None = None
 ) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
     """Load the trained network in a folder.
 
     Args:
       folder: folder that :func:`save_network` or a retraining wrote to.
+      own: space of the user's own, for a network of one.
 
     Returns:
       Description, module and variables; ``module.apply(variables, images)`` gives the
@@ -105,7 +156,7 @@ def load_network(
     """
     folder = Path(folder)
     record = _read_record(folder)
-    module, expected = record.module(), _shapes(_expected(record))
+    module, expected = record.module(own), _shapes(_expected(record, own))
     try:
         variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
         fitting = _shapes(variables) == expected
@@ -132,7 +183,7 @@ def _read_record(folder: Path) -> NetworkFile:
         )
     for name, value in fields.items():
         kind = _KINDS.get(name, str)
-        good = isinstance(value, kind)
+        good = isinstance(value, kind) or (name == "space_file" and value is None)
         if kind is list:
             good = good and len(value) == 3 and all(type(v) is float for v in value)
         if not good:
@@ -144,12 +195,13 @@ def _read_record(folder: Path) -> NetworkFile:
 
 
 def load_checkpoint(
-    folder: str | Path, *, best: bool = False
+    folder: str | Path, own: OwnSpace | None = None, *, best: bool = False
 ) -> tuple[NetworkFile, nn.Module, dict[str, Any]]:
     """Load the network of a training's last or best checkpoint.
 
     Args:
       folder: folder of the training, which must be finished unless ``best``.
+      own: space of the user's own, for a network of one.
       best: whether to load the checkpoint with the best test result.
 
     Returns:
@@ -162,16 +214,18 @@ def load_checkpoint(
     names = [field.name for field in dataclasses.fields(NetworkFile)]
     record = NetworkFile(**{name: config[name] for name in names})
     # Orbax needs the whole stored tree, with the auxiliary head and moving averages.
-    whole = dict(_expected(record, auxiliary=config["auxiliary"] > 0))
+    whole = dict(_expected(record, own, auxiliary=config["auxiliary"] > 0))
     like = {**whole, "ema": {} if config["ema"] is None else whole}
     like.setdefault("batch_stats", {})
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     found = read_final(folder, {"network": zeros}, KIND, best=best)["network"]
     variables = found["ema"] or {n: found[n] for n in ("params", "batch_stats")}
-    return record, record.module(), _without_head(record, variables)
+    return record, record.module(own), _without_head(record, variables, own)
 
 
-def _without_head(record: NetworkFile, variables: Variables) -> dict[str, Any]:
+def _without_head(
+    record: NetworkFile, variables: Variables, own: OwnSpace | None
+) -> dict[str, Any]:
     """Remove the variables of the auxiliary head."""
 
     def take(tree: Any, like: Any) -> Any:
@@ -179,15 +233,17 @@ def _without_head(record: NetworkFile, variables: Variables) -> dict[str, Any]:
             return {name: take(tree[name], like[name]) for name in like}
         return np.asarray(tree)
 
-    found: dict[str, Any] = take(variables, _expected(record))
+    found: dict[str, Any] = take(variables, _expected(record, own))
     return found
 
 
-def _expected(record: NetworkFile, auxiliary: bool = False) -> dict[str, Any]:
+def _expected(
+    record: NetworkFile, own: OwnSpace | None, auxiliary: bool = False
+) -> dict[str, Any]:
     """Shapes of the network's variables."""
     size = record.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    init = record.module(auxiliary).init
+    init = record.module(own, auxiliary=auxiliary).init
     shapes = jax.eval_shape(init, jax.random.key(0), images)
     kept = ("params", "batch_stats")
     return {name: shapes[name] for name in kept if name in shapes}

@@ -1,5 +1,6 @@
 """Recipe of a final training."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +79,15 @@ class Recipe:
     def check(self) -> None:
         """Raise InputError if a value is out of range."""
         check_seed(self.seed)
+        for name, value in vars(self).items():
+            finite = not isinstance(value, float) or math.isfinite(value)
+            _require(finite, name, "finite", value)
+        _require(
+            self.reference_batch is None or self.reference_batch >= 1,
+            "reference_batch",
+            "at least 1",
+            self.reference_batch,
+        )
         for name in ("epochs", "batch_size", "accumulate", "decay_epochs"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("warmup_epochs", "weight_decay", "auxiliary", "cutout"):

@@ -1,5 +1,6 @@
 """Recipe of a supernet's training."""
 
+import math
 from dataclasses import dataclass
 
 from zcpt_jax.types import InputError, check_seed
@@ -63,6 +64,18 @@ class SupernetConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        for name in ("momentum", "weight_decay", "alpha_weight_decay", "alpha_scale"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be at least 0, got {value}")
+        for name in ("clip", "alpha_learning_rate", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} must be positive and finite, got {value}")
+        if not all(0 <= beta < 1 for beta in self.alpha_betas):
+            raise InputError(
+                f"alpha_betas must be from 0 to below 1, got {self.alpha_betas}"
+            )
         if not 0 <= self.min_learning_rate <= self.learning_rate != 0:
             raise InputError(
                 "learning rates must be positive and fall, got "
