@@ -11,6 +11,7 @@ import numpy as np
 
 from zcpt_jax.analysis.study import Agreement, Line, Trial
 from zcpt_jax.io.files import append, complete_lines, write_atomically
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.types import InputError
 
 TRIALS, TABLE, RESULTS, FIGURE = "trials.jsonl", "study.csv", "study.json", "study.png"
@@ -31,7 +32,7 @@ def read_trials(folder: Path) -> list[Trial]:
     trials = []
     for number, text in enumerate(complete_lines(folder / TRIALS), 1):
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             lines = tuple(
                 Line(
                     mode=line["mode"],

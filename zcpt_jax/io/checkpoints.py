@@ -31,6 +31,7 @@ from zcpt_jax.io.files import (
     open_config,
     write_atomically,
 )
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.types import InputError
 
 METRICS, STATES, DAMAGED = "metrics.jsonl", "checkpoints", "damaged"
@@ -238,7 +239,7 @@ def read_record(path: str | Path, kind: Kind) -> dict[str, Any]:
     """
     file = Path(path) / CONFIG
     try:
-        record = json.loads(file.read_text())
+        record = parse_json(file.read_text())
         if isinstance(record["config"], dict) and isinstance(record["steps"], int):
             return record
         raise TypeError("its entries have other types")
@@ -295,7 +296,7 @@ def read_final(
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Read the complete lines of ``metrics.jsonl``, oldest first."""
     lines = complete_lines(Path(path) / METRICS)
-    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
+    return [parse_json(line) for line in lines if _step_of(line) < float("inf")]
 
 
 def _open(folder: Path, keep: int) -> ocp.CheckpointManager:
@@ -344,7 +345,7 @@ def _checksums(state: Path) -> dict[str, int]:
 def _read_checksums(folder: Path) -> dict[str, dict[str, int]]:
     """Checksums of each checkpoint, empty if the file is missing or damaged."""
     try:
-        found = json.loads((folder / CHECKSUMS).read_text())
+        found = parse_json((folder / CHECKSUMS).read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -353,7 +354,7 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, int]]:
 def _step_of(line: str) -> float:
     """Step of a line of metrics, infinite if the line is damaged."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

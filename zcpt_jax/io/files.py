@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.types import InputError
 
 CONFIG = "config.json"
@@ -101,7 +102,7 @@ def read_json(file: Path, repair: bool = False) -> Any:
     if not file.exists():
         return None
     try:
-        return json.loads(file.read_text())
+        return parse_json(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         if repair:
             file.replace(file.with_suffix(".damaged"))

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.types import InputError, Space
 
 GENOTYPE = "genotype.json"
@@ -38,7 +39,7 @@ def dump_genotype(record: GenotypeFile) -> str:
     """Format a genotype file as JSON."""
     fields = asdict(record)
     if record.genotype.startswith("{"):
-        fields["genotype"] = json.loads(record.genotype)
+        fields["genotype"] = parse_json(record.genotype)
     return json.dumps(fields, indent=2) + "\n"
 
 
@@ -53,7 +54,7 @@ def load_genotype(path: str | Path) -> GenotypeFile:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the genotype file {path}: {error}") from error
     try:
-        fields: Any = json.loads(text)
+        fields: Any = parse_json(text)
     except json.JSONDecodeError as error:
         what = "is empty" if not text.strip() else f"is not JSON ({error})"
         raise InputError(f"the genotype file {path} {what}") from error

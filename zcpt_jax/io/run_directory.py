@@ -25,6 +25,7 @@ from zcpt_jax.io.files import (
     write_atomically,
 )
 from zcpt_jax.io.genotype_file import GENOTYPE
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
 
@@ -154,7 +155,7 @@ class RunDirectory:
         for number, line in enumerate(complete_lines(file), 1):
             problem = _problem(line, fields)
             if problem is None:
-                good.append(json.loads(line))
+                good.append(parse_json(line))
             elif repair:
                 shutil.copyfile(file, file.with_suffix(".damaged"))
                 self.write(name, _text(good))
@@ -188,7 +189,7 @@ def _floats(values: Any) -> Any:
 
 def _problem(line: str, fields: set[str]) -> str | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         if not isinstance(record, dict) or set(record) != fields:
             return f"expected an object with {sorted(fields)}"
         scores = record["scores"]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.spaces import _literals
 from zcpt_jax.types import InputError
 
@@ -108,7 +109,7 @@ def _cell(
 def _read(text: str, space: str) -> Any:
     try:
         if text.lstrip().startswith("{"):
-            return json.loads(text)
+            return parse_json(text)
         return _read_literal(text)
     except (ValueError, RecursionError) as error:
         raise _malformed(space, text, str(error)) from error

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.spaces import _literals
 from zcpt_jax.spaces import _nasbench101_graph as graph101
 from zcpt_jax.spaces._nasbench101_graph import INPUT, OUTPUT
@@ -133,7 +134,7 @@ def _literal(text: str) -> tuple[list[list[int]], list[str]]:
 def _json_or_python(text: str) -> Any:
     """Value of a JSON text, Python literal or ``ModelSpec`` call; otherwise None."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         pass
     try:

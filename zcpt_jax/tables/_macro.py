@@ -1,11 +1,11 @@
 """NAS-Bench-Macro's published JSON."""
 
-import json
 import math
 import re
 
 import numpy as np
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.tables._table import Table, build_table
 from zcpt_jax.types import InputError
 
@@ -29,7 +29,7 @@ def parse_macro(path: str, text: str) -> Table:
       InputError: if the text is truncated or has another format.
     """
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"table {path} starts like NAS-Bench-Macro's JSON and is not valid JSON "

@@ -1,13 +1,13 @@
 """NAS-Bench-101's published TFRecord files."""
 
 import base64
-import json
 import re
 import struct
 from collections.abc import Iterator
 
 import numpy as np
 
+from zcpt_jax.json_text import parse_json
 from zcpt_jax.tables._reading import Progress, open_counted
 from zcpt_jax.tables._table import Table, build_table
 from zcpt_jax.tables._tfrecord import read_records
@@ -63,7 +63,7 @@ def load_records(path: str, progress: Progress | None) -> Table:
 
 def _add(record: bytes, totals: dict[str, list[float]]) -> None:
     """Add 1, the test and the validation accuracy of a run to its hash's totals."""
-    module_hash, epochs, _, _, metrics = json.loads(record)
+    module_hash, epochs, _, _, metrics = parse_json(record)
     if not isinstance(module_hash, str) or not _HASH.fullmatch(module_hash):
         raise ValueError(f"{str(module_hash)[:40]!r} is no module hash")
     if epochs != _EPOCHS:
