@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from zcpt_jax.data import Dataset
 from zcpt_jax.io.files import CONFIG, make_folder, open_config
+from zcpt_jax.io.lock import FolderLock, lock_folder
 from zcpt_jax.scoring import memory
 from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import get_space
@@ -26,6 +27,9 @@ from ._accelerators import first_line
 from ._own_space import load_own_space
 
 flags.adopt_module_key_flags(_compilation_cache)
+
+_LOCKS: list[FolderLock | None] = []
+"""Locks that a command holds until it ends."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorflow-datasets", "pillow")
 
@@ -63,6 +67,8 @@ def without_traceback(
             sys.exit(f"error: {_device_failure(error)}")
         except KeyboardInterrupt:
             sys.exit("interrupted; run the same command again to go on")
+        finally:
+            _LOCKS.clear()
 
     return run
 
@@ -158,6 +164,7 @@ def open_folder(
       InputError: if the folder cannot be created, or was made with other settings.
     """
     make_folder(folder)
+    _LOCKS.append(lock_folder(folder))
     if overwrite:
         for name in (CONFIG, progress, *results):
             (folder / name).unlink(missing_ok=True)

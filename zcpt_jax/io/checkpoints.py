@@ -31,6 +31,7 @@ from zcpt_jax.io.files import (
     open_config,
     write_atomically,
 )
+from zcpt_jax.io.lock import lock_folder
 from zcpt_jax.json_text import parse_json
 from zcpt_jax.types import InputError
 
@@ -97,6 +98,7 @@ class TrainingFolder:
         """
         self.path = Path(path).absolute()  # Orbax accepts no relative paths.
         make_folder(self.path)
+        self._lock = lock_folder(self.path)
         if overwrite:
             self._remove_results()
         if (self.path / CONFIG).exists() or (self.path / STATES).exists():

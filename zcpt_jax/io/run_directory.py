@@ -25,6 +25,7 @@ from zcpt_jax.io.files import (
     write_atomically,
 )
 from zcpt_jax.io.genotype_file import GENOTYPE
+from zcpt_jax.io.lock import lock_folder
 from zcpt_jax.json_text import parse_json
 from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
@@ -68,6 +69,7 @@ class RunDirectory:
         """
         self.path = Path(path)
         make_folder(self.path)
+        self._lock = lock_folder(self.path)
         if overwrite:
             self._remove_results()
         open_config(self.path, config, environment or {}, DECISIONS, repair)
