@@ -171,7 +171,9 @@ def open_folder(
     open_config(folder, settings, environment(), progress)
 
 
-def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
+def load_trained(
+    path: str, space: Space, dataset: Dataset, space_file: str | None
+) -> Trained:
     """Load the trained supernet in a folder.
 
     Raises:
@@ -179,7 +181,9 @@ def load_trained(path: str, space: Space, dataset: Dataset) -> Trained:
     """
     from zcpt_jax.training.supernet import load_supernet  # Orbax's import takes seconds
 
-    return load_supernet(path, space, dataset.num_classes, dataset.image_shape)
+    return load_supernet(
+        path, space, dataset.num_classes, dataset.image_shape, space_file
+    )
 
 
 def require(*packages: str, extra: str) -> None:

@@ -143,7 +143,9 @@ def _write(folder: Path, trials: list[Trial], title: str) -> None:
 def _trained(space: Space, dataset: Dataset, scorers: list[Method]) -> Trained | None:
     if not _SUPERNET.value or all(s.operation.needs != "supernet" for s in scorers):
         return None
-    return _command.load_trained(_SUPERNET.value, space, dataset)
+    return _command.load_trained(
+        _SUPERNET.value, space, dataset, _command.digest_of_space(_SPACE.value)
+    )
 
 
 def _seed(text: str) -> int:

@@ -161,7 +161,9 @@ def _evidence(
     if operation_score.needs == "table" and table is not None:
         return Accuracies(space, table)
     if operation_score.needs == "supernet" and _SUPERNET.value:
-        return _command.load_trained(_SUPERNET.value, space, dataset)
+        return _command.load_trained(
+            _SUPERNET.value, space, dataset, _command.digest_of_space(_SPACE.value)
+        )
     return None
 
 

@@ -16,6 +16,7 @@ import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
 from zcpt_jax.data import load_dataset  # noqa: E402
+from zcpt_jax.training import Preempted  # noqa: E402
 from zcpt_jax.training.supernet import (  # noqa: E402
     SupernetConfig,
     Trained,
@@ -55,16 +56,21 @@ def main(argv: list[str]) -> None:
         "supernet", space.name, dataset.name, config.seed
     )
     print(f"runs on     {runs_on(None)}", flush=True)  # Training uses one device.
-    with _command.Bar(on_step=lambda: None) as bar:
-        trained = train_supernet(
-            space,
-            dataset,
-            config,
-            checkpoints=output,
-            progress=bar.update,
-            environment=_command.environment(),
-            overwrite=_OVERWRITE.value,
-        )
+    try:
+        with _command.Bar(on_step=lambda: None) as bar:
+            trained = train_supernet(
+                space,
+                dataset,
+                config,
+                checkpoints=output,
+                progress=bar.update,
+                environment=_command.environment(),
+                overwrite=_OVERWRITE.value,
+                space_file=_command.digest_of_space(_SPACE.value),
+            )
+    except Preempted as error:
+        print(f"{error}; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + 15)
     print(_summary(space, trained, output))
 
 

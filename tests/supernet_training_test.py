@@ -32,6 +32,7 @@ from zcpt_jax.io.checkpoints import (
 from zcpt_jax.lowering import using
 from zcpt_jax.nn.train_forward import forward_in_training
 from zcpt_jax.spaces import get_space
+from zcpt_jax.training import Preempted
 from zcpt_jax.training.supernet import (
     SupernetConfig,
     _train,
@@ -45,7 +46,7 @@ from zcpt_jax.training.supernet._step import (
     make_optimisers,
     make_step,
 )
-from zcpt_jax.types import NOISE, InputError, ScoreError
+from zcpt_jax.types import NOISE, InputError, ScoreError, digest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = load_dataset("digits", image_size=8)
@@ -339,6 +340,24 @@ def test_a_stopped_training_resumes_and_ends_as_if_nothing_had_been(whole, tmp_p
     assert steps_in(tmp_path / "stopped") == [32, 40]
 
 
+def test_a_training_that_was_asked_to_end_saves_and_goes_on(whole, tmp_path):
+    folder, trained = whole
+
+    def stop(stage, done, total, note):
+        if done == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="asked to end after step 21 of 40"):
+        train(tmp_path / "stopped", progress=stop)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert steps_in(tmp_path / "stopped") == [16, 21]
+    resumed = train(tmp_path / "stopped")
+    assert equal(content(resumed), content(trained))
+    metrics = [f / "metrics.jsonl" for f in (folder, tmp_path / "stopped")]
+    assert metrics[0].read_bytes() == metrics[1].read_bytes()
+
+
 def steps_in(folder):
     return sorted(int(path.name) for path in (folder / STATES).iterdir())
 
@@ -560,7 +579,8 @@ def test_the_command_trains_resumes_and_refuses(capsys, tmp_path):
     assert summary[0] == f"trained     the supernet of chain, in {tmp_path / 'run'}"
     assert summary[1].startswith("last step   3: loss ") and "(alphas)" in summary[1]
     space = Chain(layers=1, channels=4)
-    trained = load_supernet(tmp_path / "run", space, 10, DATA.image_shape)
+    made_from = digest((ROOT / "tests" / "own_space.py").read_bytes())
+    trained = load_supernet(tmp_path / "run", space, 10, DATA.image_shape, made_from)
     weights = mixture(trained.alphas, space.init_masks())["layers"]
     op = ("conv3x3", "conv1x1", "skip")[int(weights[0].argmax())]
     assert summary[2] == f"layer 0     {op} {weights[0].max():.3f}"

@@ -19,11 +19,12 @@ from zcpt_jax.training._host_data import HostData
 from zcpt_jax.training._input import Feed, Input, Inputs, Placement
 from zcpt_jax.training._optimiser import make_optimiser, make_schedule
 from zcpt_jax.training._order import epoch_order
+from zcpt_jax.training._preemption import Preempted
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.training._report import best_test, write_report
 from zcpt_jax.training._step import TrainState, initial_state, make_train_step
 from zcpt_jax.training._store import Saving
-from zcpt_jax.training._train import Outcome, Preempted, train_network
+from zcpt_jax.training._train import Outcome, train_network
 
 __all__ = [
     "Augmentation",

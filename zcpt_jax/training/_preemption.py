@@ -9,6 +9,10 @@ import jax
 from jax.experimental import multihost_utils
 
 
+class Preempted(Exception):
+    """The run was asked to end early and has saved a checkpoint."""
+
+
 class Preemption:
     """Context manager that detects a request to end this run (SIGTERM).
 

@@ -13,15 +13,11 @@ from jax.sharding import Mesh
 from zcpt_jax.training._compile import compile_step, make_tester, place, placement
 from zcpt_jax.training._input import Input
 from zcpt_jax.training._optimiser import make_optimiser, make_schedule
-from zcpt_jax.training._preemption import Preemption
+from zcpt_jax.training._preemption import Preempted, Preemption
 from zcpt_jax.training._recipe import Recipe
 from zcpt_jax.training._step import TrainState, initial_state, make_train_step
 from zcpt_jax.training._store import Saving, Store
 from zcpt_jax.types import InputError, Progress, ScoreError, Variables
-
-
-class Preempted(Exception):
-    """The run was asked to end early and has saved a checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from zcpt_jax.data import Dataset
 from zcpt_jax.io.checkpoints import Kind, TrainingFolder, read_final, read_record
 from zcpt_jax.search.operation_scores import Trained
 from zcpt_jax.spaces import space_options
+from zcpt_jax.training._preemption import Preempted, Preemption
 from zcpt_jax.training.supernet._config import SupernetConfig
 from zcpt_jax.training.supernet._step import (
     State,
@@ -43,6 +44,7 @@ def train_supernet(
     progress: Progress | None = None,
     environment: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    space_file: str | None = None,
 ) -> Trained:
     """Train the supernet of a space, or resume an earlier run.
 
@@ -59,6 +61,7 @@ def train_supernet(
       progress: callback after every step.
       environment: versions, command and the like, stored in the folder.
       overwrite: whether to start again, whatever is in the folder.
+      space_file: digest of the file that defines a space of the user's own.
 
     Returns:
       The trained variables, including running BatchNorm statistics, and alphas.
@@ -67,6 +70,7 @@ def train_supernet(
       InputError: if a setting is out of range, or the folder was made with other
         settings, is damaged or cannot be written.
       ScoreError: if the loss becomes infinite or not a number.
+      Preempted: if the run was asked to end (SIGTERM); it has saved a checkpoint.
     """
     config.check()
     halves = dataset.halves()
@@ -86,7 +90,7 @@ def train_supernet(
     with contextlib.ExitStack() as stack:
         folder = None
         if checkpoints is not None:
-            settings = _settings(space, dataset, config)
+            settings = _settings(space, dataset, config, space_file)
             folder = stack.enter_context(
                 TrainingFolder(
                     checkpoints,
@@ -100,7 +104,10 @@ def train_supernet(
             found = folder.restore(state.items())
             if found is not None:
                 done, state = found[0], State.of(found[1])
-        state = _run(step, state, halves, config, done, total, folder, progress)
+        preemption = stack.enter_context(Preemption())
+        state = _run(
+            step, state, halves, config, done, total, folder, progress, preemption
+        )
     return Trained(state.variables, state.alphas)
 
 
@@ -113,6 +120,7 @@ def _run(
     total: int,
     folder: TrainingFolder | None,
     progress: Progress | None,
+    preemption: Preemption,
 ) -> State:
     """Run the steps from ``done`` to ``total``."""
     report = progress or (lambda stage, done, total, note: None)
@@ -120,6 +128,7 @@ def _run(
     batches = _batches(halves, config, done) if done < total else ()
     for number in range(done, total):
         state, metrics = step(state, np.int32(number), *batches)
+        asked = preemption.reached(number + 1)
         if number + 1 < total:  # Read while the device computes.
             batches = _batches(halves, config, number + 1)
         line = {name: float(metrics[name]) for name in _METRICS}
@@ -131,10 +140,13 @@ def _run(
         last = number + 1 == total
         if folder is not None and (last or (number + 1) % config.log_every == 0):
             folder.log({"step": number + 1, **line})
-        if folder is not None and (last or (number + 1) % config.save_every == 0):
+        due = last or asked or (number + 1) % config.save_every == 0
+        if folder is not None and due:
             folder.save(number + 1, state.items())
         note = f"loss {line['loss']:.3f}, accuracy {line['accuracy']:.3f}"
         report("training", number + 1, total, note)
+        if asked and not last:
+            raise Preempted(f"asked to end after step {number + 1} of {total}")
     return state
 
 
@@ -152,7 +164,11 @@ def _batches(
 
 
 def load_supernet(
-    path: str | Path, space: Space, num_classes: int, image_shape: tuple[int, ...]
+    path: str | Path,
+    space: Space,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    space_file: str | None = None,
 ) -> Trained:
     """Load the supernet that :func:`train_supernet` wrote to a folder.
 
@@ -162,6 +178,7 @@ def load_supernet(
       num_classes: number of classes of the dataset.
       image_shape: shape ``(H, W, C)`` of an image; in the library's spaces the weights
         do not depend on it.
+      space_file: digest of the file that defines a space of the user's own.
 
     Returns:
       The trained variables and alphas.
@@ -171,7 +188,7 @@ def load_supernet(
         of another space.
     """
     there = read_record(path, _KIND)["config"]
-    wanted = {**_space_settings(space), "num_classes": num_classes}
+    wanted = {**_space_settings(space, space_file), "num_classes": num_classes}
     differing = [
         f"{name}: {there.get(name)!r} there, {value!r} wanted"
         for name, value in wanted.items()
@@ -190,13 +207,15 @@ def load_supernet(
     return Trained(**read_final(path, {"trained": like}, _KIND)["trained"])
 
 
-def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[str, Any]:
+def _settings(
+    space: Space, dataset: Dataset, config: SupernetConfig, space_file: str | None
+) -> dict[str, Any]:
     """Settings that determine the result."""
     recipe = dataclasses.asdict(config)
     for name in ("save_every", "log_every"):
         del recipe[name]
     return {
-        **_space_settings(space),
+        **_space_settings(space, space_file),
         "dataset": dataset.name,
         "num_images": len(dataset.source),
         "num_classes": dataset.num_classes,
@@ -207,6 +226,6 @@ def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[st
     }
 
 
-def _space_settings(space: Space) -> dict[str, Any]:
+def _space_settings(space: Space, space_file: str | None) -> dict[str, Any]:
     options = json.loads(json.dumps(space_options(space)))  # Types as read from JSON.
-    return {"space": space.name, "options": options}
+    return {"space": space.name, "options": options, "space_file": space_file}
