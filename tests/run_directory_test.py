@@ -112,8 +112,86 @@ def test_scores_that_are_not_numbers_are_damage(tmp_path):
     filled(tmp_path)
     text = (tmp_path / DECISIONS).read_text()
     (tmp_path / DECISIONS).write_text(text.replace("1.5", '"high"'))
-    with pytest.raises(InputError, match="line 1: scores are not numbers"):
+    with pytest.raises(InputError, match="line 1: the scores of e0 are not numbers"):
         RunDirectory(tmp_path, CONF)
+
+
+GOOD = {
+    "proposal": 0,
+    "step": 0,
+    "phase": "ops",
+    "edge": "e0",
+    "kept": ["a"],
+    "candidates": ["a", "b"],
+    "scores": {"e0": [1.5, 2.0]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proposal": "0"}, "proposal has another type: '0'"),
+        ({"proposal": -1}, "proposal has another type: '-1'"),
+        ({"step": True}, "step has another type: 'True'"),
+        ({"phase": None}, "phase has another type: 'None'"),
+        ({"edge": 3}, "edge has another type"),
+        ({"kept": "a"}, "kept has another type"),
+        ({"kept": ["c"]}, r"kept must be some of \['a', 'b'\], got \['c'\]"),
+        ({"candidates": [["a"], "b"]}, "candidates must be names"),
+        ({"scores": [1.5, 2.0]}, "scores has another type"),
+        ({"scores": {"e0": [1.5]}}, "e0 needs a score for each of"),
+        ({"scores": {"e1": [1.5, 2.0]}}, "e0 needs a score for each of"),
+        ({"scores": {"e0": [1.5, "2.0"]}}, "the scores of e0 are not numbers"),
+        ({"scores": {"e0": [1.5, True]}}, "the scores of e0 are not numbers"),
+        ({"scores": {"e0": [[1.0, 2.0], [1.0]]}}, "the scores of e0 are not numbers"),
+        ({"scores": {"e0": [[1.0], 2.0]}}, "the scores of e0 are not numbers"),
+        ({"scores": {"e0": {"a": 1.0}}}, "the scores of e0 are not numbers"),
+    ],
+)
+def test_lines_of_other_types_are_damage(tmp_path, change, message):
+    RunDirectory(tmp_path, CONF)
+    (tmp_path / DECISIONS).write_text(json.dumps(GOOD) + "\n")
+    assert RunDirectory(tmp_path, CONF).recall(0, 0, "e0") == [1.5, 2.0]
+    (tmp_path / DECISIONS).write_text(json.dumps({**GOOD, **change}) + "\n")
+    with pytest.raises(InputError, match=f"line 1: {message}.*--repair"):
+        RunDirectory(tmp_path, CONF)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "message"),
+    [
+        (0, 9, "it has 9 scores of 10 minibatches"),
+        (0, 11, "it has 11 scores of 10 minibatches"),
+        (10, 10, "it has 10 scores of 3 minibatches"),
+        (5, 8, "no minibatches begin at 5"),
+        (20, 1, "no minibatches begin at 20"),
+        (0, 0, "the scores are not numbers"),
+    ],
+)
+def test_a_line_of_validation_has_all_its_scores(tmp_path, start, count, message):
+    config = {**CONF, "num_validation_batches": 13}
+    RunDirectory(tmp_path, config)
+    good = {"genotype": "g", "start": 10, "scores": [1.0, "nan", 2.0]}
+    (tmp_path / VALIDATION).write_text(json.dumps(good) + "\n")
+    assert len(RunDirectory(tmp_path, config).recall_validation("g", 10)) == 3
+    bad = {"genotype": "h", "start": start, "scores": [1.0] * count}
+    with (tmp_path / VALIDATION).open("a") as file:
+        file.write(json.dumps(bad) + "\n")
+    with pytest.raises(InputError, match=f"line 2: {message}.*--repair"):
+        RunDirectory(tmp_path, config)
+    run = RunDirectory(tmp_path, config, repair=True)
+    assert run.recall_validation("h", start) is None
+    assert len(run.recall_validation("g", 10)) == 3
+
+
+def test_a_decision_that_its_scores_do_not_say_is_found(tmp_path):
+    """When the search replays it: the file was changed."""
+    filled(tmp_path)
+    text = (tmp_path / DECISIONS).read_text()
+    (tmp_path / DECISIONS).write_text(text.replace('"kept": ["a"]', '"kept": ["b"]', 1))
+    run = RunDirectory(tmp_path, CONF)
+    with pytest.raises(InputError, match="e0, proposal 0, it keeps b, but .* say a"):
+        run.keep([step(0), step(1)])
 
 
 def test_damaged_or_missing_configuration_is_refused(tmp_path):

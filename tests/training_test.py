@@ -456,13 +456,31 @@ def test_an_exported_network_is_loaded_by_plain_flax(tmp_path):
         weights.write_bytes(bad)
         with pytest.raises(InputError, match="network.msgpack"):
             load_network(tmp_path)
-    other = replace(RECORD, num_classes=4)
     save_network(tmp_path, RECORD, variables)
-    (tmp_path / "network.json").write_text(json.dumps(vars(other)))
+    written = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**written, "num_classes": 4}))
     with pytest.raises(InputError, match="not those of the network"):
         load_network(tmp_path)
-    for name, bad in (("space", 3), ("image_size", "32"), ("mean", [0.5, 0.5])):
-        (tmp_path / "network.json").write_text(json.dumps({**vars(RECORD), name: bad}))
+    flipped = bytearray(good)
+    flipped[-3] ^= 1  # in the last weight
+    (tmp_path / "network.json").write_text(json.dumps(written))
+    weights.write_bytes(bytes(flipped))
+    with pytest.raises(InputError, match="its checksum differs"):
+        load_network(tmp_path)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+    save_network(tmp_path, RECORD, broken)
+    with pytest.raises(InputError, match="weights that are not finite"):
+        load_network(tmp_path)
+    for name, bad in (
+        ("space", 3),
+        ("image_size", "32"),
+        ("mean", [0.5, 0.5]),
+        ("mean", [0.5, 0.5, float("nan")]),
+        ("std", [0.5, 0.0, 0.5]),
+        ("weights_sha256", None),
+    ):
+        changed = {**written, name: bad}
+        (tmp_path / "network.json").write_text(json.dumps(changed))
         with pytest.raises(InputError, match=f"'{name}' in .*network.json must be"):
             load_network(tmp_path)
 

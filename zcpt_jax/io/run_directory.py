@@ -5,16 +5,21 @@ line that a kill left incomplete is dropped. Whenever a run is killed, the next 
 resumes from the complete lines.
 """
 
-import json
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zcpt_jax.io._run_lines import (
+    decision_problem,
+    to_floats,
+    to_json,
+    to_text,
+    validation_problem,
+)
 from zcpt_jax.io.files import (
     CONFIG,
     append,
@@ -27,14 +32,12 @@ from zcpt_jax.io.files import (
 from zcpt_jax.io.genotype_file import GENOTYPE
 from zcpt_jax.io.lock import lock_folder
 from zcpt_jax.json_text import parse_json
+from zcpt_jax.scoring.minibatches import VALIDATION_BLOCK
 from zcpt_jax.search.memory import DecisionRecord
 from zcpt_jax.types import InputError
 
 DECISIONS, VALIDATION = "decisions.jsonl", "validation.jsonl"
 TIMINGS, REPORT = "timings.json", "report.html"
-
-_STEP_FIELDS = {"proposal", "step", "phase", "edge", "kept", "candidates", "scores"}
-_VALIDATION_FIELDS = {"genotype", "start", "scores"}
 
 
 class RunDirectory:
@@ -73,15 +76,24 @@ class RunDirectory:
         if overwrite:
             self._remove_results()
         open_config(self.path, config, environment or {}, DECISIONS, repair)
-        self._decisions = self._read(DECISIONS, _STEP_FIELDS, repair)
-        validation = self._read(VALIDATION, _VALIDATION_FIELDS, repair)
+        num_batches = config.get("num_validation_batches")
+        self._decisions = self._read(DECISIONS, decision_problem, repair)
+        validation = self._read(
+            VALIDATION,
+            lambda line: validation_problem(line, VALIDATION_BLOCK, num_batches),
+            repair,
+        )
         self._scores = {
-            (line["proposal"], line["step"], edge): _floats(scores)
+            (line["proposal"], line["step"], edge): to_floats(scores)
             for line in self._decisions
             for edge, scores in line["scores"].items()
         }
+        self._kept = {
+            (line["proposal"], line["step"], line["edge"]): line["kept"]
+            for line in self._decisions
+        }
         self._validated = {
-            (line["genotype"], line["start"]): _floats(line["scores"])
+            (line["genotype"], line["start"]): to_floats(line["scores"])
             for line in validation
         }
 
@@ -90,7 +102,20 @@ class RunDirectory:
         return self._scores.get((proposal, step, edge))
 
     def keep(self, records: Sequence[DecisionRecord]) -> None:
-        """Write the decisions that are not yet in the file."""
+        """Write the decisions that are not yet in the file.
+
+        Raises:
+          InputError: if a decision that is in the file does not follow from its scores.
+        """
+        for record in records:
+            before = self._kept.get((record.proposal, record.step, record.edge))
+            if before is not None and before != list(record.kept):
+                raise InputError(
+                    f"{self.path / DECISIONS}: at {record.edge}, proposal "
+                    f"{record.proposal}, it keeps {', '.join(before)}, but its scores "
+                    f"say {', '.join(record.kept)}: a line was changed or damaged. Put "
+                    "the file back as it was, or start anew with --overwrite"
+                )
         new = [s for s in records if not self._has(s)]
         if new:
             self._scores.update(
@@ -100,8 +125,8 @@ class RunDirectory:
             )
             lines = [asdict(step) for step in new]
             for line in lines:
-                line["scores"] = {e: _plain(v) for e, v in line["scores"].items()}
-            append(self.path / DECISIONS, _text(lines))
+                line["scores"] = {e: to_json(v) for e, v in line["scores"].items()}
+            append(self.path / DECISIONS, to_text(lines))
             self._decisions += lines
 
     def _has(self, step: DecisionRecord) -> bool:
@@ -114,14 +139,14 @@ class RunDirectory:
 
     def keep_validation(self, genotype: str, start: int, scores: np.ndarray) -> None:
         """Write the scores of one genotype on consecutive minibatches."""
-        line = {"genotype": genotype, "start": start, "scores": _plain(scores)}
-        append(self.path / VALIDATION, _text([line]))
+        line = {"genotype": genotype, "start": start, "scores": to_json(scores)}
+        append(self.path / VALIDATION, to_text([line]))
 
     def decisions(self) -> list[dict[str, Any]]:
         """Return all lines of the decisions file, with scores as numbers."""
         result = []
         for line in self._decisions:
-            scores = {e: _floats(s) for e, s in line["scores"].items()}
+            scores = {e: to_floats(s) for e, s in line["scores"].items()}
             result.append({**line, "scores": scores})
         return result
 
@@ -149,18 +174,20 @@ class RunDirectory:
         for name in (REPORT, GENOTYPE, TIMINGS, VALIDATION, DECISIONS, CONFIG):
             (self.path / name).unlink(missing_ok=True)
 
-    def _read(self, name: str, fields: set[str], repair: bool) -> list[dict[str, Any]]:
+    def _read(
+        self, name: str, problem_of: Callable[[str], str | None], repair: bool
+    ) -> list[dict[str, Any]]:
         file = self.path / name
         if not file.exists():
             return []
         good: list[dict[str, Any]] = []
         for number, line in enumerate(complete_lines(file), 1):
-            problem = _problem(line, fields)
+            problem = problem_of(line)
             if problem is None:
                 good.append(parse_json(line))
             elif repair:
                 shutil.copyfile(file, file.with_suffix(".damaged"))
-                self.write(name, _text(good))
+                self.write(name, to_text(good))
                 break
             else:
                 raise InputError(
@@ -169,40 +196,3 @@ class RunDirectory:
                     "damaged file is kept beside it)"
                 )
         return good
-
-
-def _text(lines: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(line) + "\n" for line in lines)
-
-
-def _plain(values: Any) -> Any:
-    """Convert numbers to JSON values; NaN and infinities, which JSON lacks, to text."""
-    if isinstance(values, Sequence | np.ndarray):
-        return [_plain(value) for value in values]
-    return float(values) if math.isfinite(values) else str(float(values))
-
-
-def _floats(values: Any) -> Any:
-    """Inverse of :func:`_plain`."""
-    if isinstance(values, list):
-        return [_floats(value) for value in values]
-    return float(values)
-
-
-def _problem(line: str, fields: set[str]) -> str | None:
-    try:
-        record = parse_json(line)
-        if not isinstance(record, dict) or set(record) != fields:
-            return f"expected an object with {sorted(fields)}"
-        scores = record["scores"]
-        rows = scores if isinstance(scores, dict) else {None: scores}
-        for row in rows.values():
-            _floats(list(row))
-        edge = record.get("edge")
-        if edge is not None and len(rows[edge]) != len(record["candidates"]):
-            return f"{edge} needs a score for each of {record['candidates']}"
-    except json.JSONDecodeError as error:
-        return f"not a complete JSON object ({error})"
-    except (KeyError, TypeError, ValueError) as error:
-        return f"scores are not numbers ({error})"
-    return None

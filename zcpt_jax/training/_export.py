@@ -16,9 +16,10 @@ from zcpt_jax.io.checkpoints import read_final, read_record
 from zcpt_jax.io.files import read_json, write_atomically
 from zcpt_jax.spaces import SPACES, build_space, get_space
 from zcpt_jax.training._store import KIND
-from zcpt_jax.types import InputError, Space, Variables
+from zcpt_jax.types import InputError, Space, Variables, digest
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
+_WEIGHTS_DIGEST = "weights_sha256"
 # Types of the entries of network.json that are not text.
 _KINDS = {
     "options": dict,
@@ -27,7 +28,12 @@ _KINDS = {
     "mean": list,
     "std": list,
 }
-_SAID = {str: "text", dict: "an object", int: "a whole number", list: "three numbers"}
+_SAID = {
+    str: "text",
+    dict: "an object",
+    int: "a whole number",
+    list: "three positive numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -125,17 +131,18 @@ def save_network(
       InputError: if a file cannot be written.
     """
     kept = _without_head(record, variables, own)
+    data = serialization.msgpack_serialize(kept)
     temporary = folder / f".{WEIGHTS}"
     try:
-        temporary.write_bytes(serialization.msgpack_serialize(kept))
+        temporary.write_bytes(data)
         temporary.replace(folder / WEIGHTS)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InputError(
             f"cannot write {folder / WEIGHTS}: {error.strerror}"
         ) from error
-    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
-    write_atomically(folder / NETWORK, text)
+    fields = {**dataclasses.asdict(record), _WEIGHTS_DIGEST: digest(data)}
+    write_atomically(folder / NETWORK, json.dumps(fields, indent=2) + "\n")
 
 
 def load_network(
@@ -155,10 +162,11 @@ def load_network(
       InputError: if there is no network, or its files are damaged or do not match.
     """
     folder = Path(folder)
-    record = _read_record(folder)
+    record, expected_digest = _read_record(folder)
     module, expected = record.module(own), _shapes(_expected(record, own))
     try:
-        variables = serialization.msgpack_restore((folder / WEIGHTS).read_bytes())
+        data = (folder / WEIGHTS).read_bytes()
+        variables = serialization.msgpack_restore(data)
         fitting = _shapes(variables) == expected
     except Exception as error:  # msgpack's errors have no common base class.
         raise InputError(
@@ -170,12 +178,21 @@ def load_network(
             f"the weights in {folder / WEIGHTS} are not those of the network in "
             f"{folder / NETWORK}; restore both from the same copy"
         )
+    if digest(data) != expected_digest:
+        raise InputError(
+            f"{folder / WEIGHTS} is not the file that {folder / NETWORK} was written "
+            "for: its checksum differs; restore both from the same copy"
+        )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+        raise InputError(f"{folder / WEIGHTS} has weights that are not finite")
     return record, module, variables
 
 
-def _read_record(folder: Path) -> NetworkFile:
+def _read_record(folder: Path) -> tuple[NetworkFile, str]:
+    """Read the description, and the digest of the weights."""
     fields = read_json(folder / NETWORK)
     known = {field.name for field in dataclasses.fields(NetworkFile)}
+    known.add(_WEIGHTS_DIGEST)
     if not isinstance(fields, dict) or set(fields) != known:
         raise InputError(
             f"{folder} holds no {NETWORK} with the entries {sorted(known)}; train a "
@@ -186,12 +203,15 @@ def _read_record(folder: Path) -> NetworkFile:
         good = isinstance(value, kind) or (name == "space_file" and value is None)
         if kind is list:
             good = good and len(value) == 3 and all(type(v) is float for v in value)
+            least = 0.0 if name == "mean" else np.nextafter(0.0, 1.0)
+            good = good and all(least <= v < np.inf for v in value)
         if not good:
             raise InputError(
                 f"{name!r} in {folder / NETWORK} must be {_SAID[kind]}, got {value!r}; "
                 "restore it from a copy, or run launch/retrain.py again"
             )
-    return NetworkFile(**fields)
+    expected_digest = fields.pop(_WEIGHTS_DIGEST)
+    return NetworkFile(**fields), expected_digest
 
 
 def load_checkpoint(
