@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         )
     # Any test dataset is normalised as in the network's training.
     test = dataclasses.replace(test, mean=record.mean, std=record.std)
-    print(f"runs on     {runs_on(mesh)}", flush=True)
+    _command.print_start(runs_on(mesh), test)
     # Training images need not be decoded, so the test images replace them.
     with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value or 64)

@@ -108,6 +108,7 @@ def main(argv: list[str]) -> None:
         "space_file": _command.digest_of_space(_SPACE.value),
         **dataclasses.asdict(record),
         "num_images": data.num_images,
+        **_command.classes_of(splits.train),
         "fully_sharded": _SHARDED.value,
         **dataclasses.asdict(recipe),
     }
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
         log_every=_LOG_EVERY.value,
         keep=_KEEP.value,
     )
-    print(f"runs on     {runs_on(mesh)}", flush=True)
+    _command.print_start(runs_on(mesh), splits.train)
     earlier = {} if _OVERWRITE.value else read_json(output / TIMINGS) or {}
     try:
         with (

@@ -84,6 +84,7 @@ class Dataset:
       mean: mean of each channel, with images in [0, 1].
       std: standard deviation of each channel, with images in [0, 1].
       augment: random crop, flip, ... to ``image_size``.
+      classes: names of the classes in the order of labels, or empty where unknown.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Dataset:
     mean: Sequence[float]
     std: Sequence[float]
     augment: Augment
+    classes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -203,6 +203,7 @@ def _settings(space: Space, dataset: Dataset, config: SupernetConfig) -> dict[st
         "image_size": dataset.image_size,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        **({"classes": list(dataset.classes)} if dataset.classes else {}),
         **recipe,
     }
 
