@@ -135,7 +135,21 @@ def settings_of_data(dataset: Dataset) -> dict[str, Any]:
         "image_size": dataset.image_size,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        **classes_of(dataset),
     }
+
+
+def classes_of(dataset: Dataset) -> dict[str, list[str]]:
+    """Return the names of the classes as a setting, if the dataset has names."""
+    return {"classes": list(dataset.classes)} if dataset.classes else {}
+
+
+def print_start(devices: str, dataset: Dataset) -> None:
+    """Print the devices, and the names of the classes if the dataset has names."""
+    print(f"runs on     {devices}", flush=True)
+    if names := dataset.classes:
+        more = ", ..." * (len(names) > 20)
+        print(f"classes     {len(names)}: {', '.join(names[:20])}{more}", flush=True)
 
 
 def default_output(*parts: object) -> str:

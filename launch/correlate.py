@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     }
     results = (TABLE, RESULTS, FIGURE)
     _command.open_folder(folder, settings, TRIALS, results, _OVERWRITE.value)
-    print(f"runs on     {runs_on(mesh)}", flush=True)
+    _command.print_start(runs_on(mesh), dataset)
     trials = {(t.scorer, t.seed): t for t in read_trials(folder)}
 
     def evaluator(seed: int, proxy: Proxy, variables: Variables | None) -> Evaluator:

@@ -14,7 +14,7 @@ if not __package__:  # Run as a file of a checkout.
 
 from absl import flags  # noqa: E402
 
-from zcpt_jax.data import Splits, load_splits  # noqa: E402
+from zcpt_jax.data import Splits, load_splits, load_test_images  # noqa: E402
 from zcpt_jax.training import (  # noqa: E402
     OwnSpace,
     evaluate_network,
@@ -54,7 +54,15 @@ def main(argv: list[str]) -> None:
     best = {"best": True} if _WHICH.value == "best" else {}
     record, module, variables = load(_RUN.value, _own_space(), **best)
     name = _DATASET.value or record.dataset
-    test = load_splits(name, _DATA_DIR.value, record.image_size).test
+    # The images that training tested on, or all test images of another dataset.
+    size = record.image_size
+    test = (
+        load_splits(name, _DATA_DIR.value, size).test
+        if name == record.dataset
+        else load_test_images(name, _DATA_DIR.value, size)
+    )
+    if record.classes and test.classes:
+        test = test.with_classes(record.classes)
     if test.num_classes != record.num_classes:
         raise InputError(
             f"{name} has {test.num_classes} classes, the network in "
@@ -62,7 +70,7 @@ def main(argv: list[str]) -> None:
         )
     # Any test dataset is normalised as in the network's training.
     test = dataclasses.replace(test, mean=record.mean, std=record.std)
-    print(f"runs on     {runs_on(mesh)}", flush=True)
+    _command.print_start(runs_on(mesh), test)
     # Training images need not be decoded, so the test images replace them.
     with make_input(Splits(test, test), sharding=sharding) as data:
         found = evaluate_network(module, variables, data, _BATCH_SIZE.value or 64)

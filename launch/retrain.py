@@ -106,6 +106,7 @@ def main(argv: list[str]) -> None:
         list(splits.train.mean),
         list(splits.train.std),
         _command.digest_of_space(_SPACE.value),
+        list(splits.train.classes),
     )
     module = space.evaluation_network(
         genotype, splits.train.num_classes, auxiliary=recipe.auxiliary > 0
@@ -129,7 +130,7 @@ def main(argv: list[str]) -> None:
         log_every=_LOG_EVERY.value,
         keep=_KEEP.value,
     )
-    print(f"runs on     {runs_on(mesh)}", flush=True)
+    _command.print_start(runs_on(mesh), splits.train)
     earlier = {} if _OVERWRITE.value else read_json(output / TIMINGS) or {}
     try:
         with (

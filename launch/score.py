@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
     }
     _command.open_folder(folder, settings, _SCORES, (_FIGURE,), _OVERWRITE.value)
     chunk = _lowering.describe(form, jointly(proxies), space)
-    print(f"runs on     {runs_on(mesh)}, {chunk}", flush=True)
+    _command.print_start(f"{runs_on(mesh)}, {chunk}", dataset)
     file = ScoreFile(folder / _SCORES, [proxy.name for proxy in proxies])
     evaluator = Evaluator(
         space, jointly(proxies), dataset, config, execution=Execution(form, mesh)

@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     if form.chunk is None:
         form = form.replace(chunk=earlier.chunk_on(devices))
     chunk = _lowering.describe(form, proxy, space)
-    print(f"runs on     {devices}, {chunk}", flush=True)
+    _command.print_start(f"{devices}, {chunk}", dataset)
     finished = (run.path / GENOTYPE).exists() and not _REPAIR.value
     if finished:
         _check_genotype(run.path / GENOTYPE)

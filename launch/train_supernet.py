@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     output = _OUTPUT.value or _command.default_output(
         "supernet", space.name, dataset.name, config.seed
     )
-    print(f"runs on     {runs_on(None)}", flush=True)  # Training uses one device.
+    _command.print_start(runs_on(None), dataset)  # Training uses one device.
     try:
         with _command.Bar(on_step=lambda: None) as bar:
             trained = train_supernet(

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.helpers import rng, write_images
-from zcpt_jax.data import TFDS, load_dataset
+from zcpt_jax.data import TFDS, load_dataset, load_splits
 from zcpt_jax.data._augment import (
     CropAndFlip,
     ResizedCropFlipJitter,
@@ -16,6 +16,7 @@ from zcpt_jax.data._augment import (
     jitter_colours,
     random_box,
 )
+from zcpt_jax.data._decode import decode
 from zcpt_jax.types import InputError
 
 pytestmark = pytest.mark.unit
@@ -184,6 +185,315 @@ def test_bad_folders_are_refused(tmp_path):
     (root / "broken" / "x.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cannot read the image .*x\.png"):
         load_dataset(f"folder:{root}").batch(rng(), 3)
+
+
+def contents(dataset):
+    """Labels and pixels of all images, in an order of their own."""
+    source = dataset.source
+    read = (source.read(i) for i in range(len(source)))
+    return sorted((label, image.tobytes()) for image, label in read)
+
+
+@pytest.mark.parametrize("test", ["valid", "VAL", "Validation", "test", "Testing"])
+@pytest.mark.parametrize("train", ["train", "Train"])
+def test_folders_of_splits_are_splits_for_searches_and_trainings(tmp_path, train, test):
+    write_images(tmp_path / train, {"ant": 3, "bee": 2})
+    write_images(tmp_path / test, {"ant": 1, "bee": 2}, shape=(9, 9))
+    (tmp_path / "annotations").mkdir()
+    name = f"folder:{tmp_path}"
+    alone = load_dataset(f"{name}/{train}")
+    searched, splits = load_dataset(name), load_splits(name)
+    for data in (searched, splits.train):
+        assert contents(data) == contents(alone) and data.mean == alone.mean
+    assert contents(splits.test) == contents(load_dataset(f"{name}/{test}"))
+    for data in (searched, *splits):  # A trained network is tested by this name.
+        assert data.name == name and data.classes == ("ant", "bee")
+        assert data.num_classes == 2
+
+
+@pytest.mark.parametrize("unlabelled", [".", "unknown"])
+def test_a_test_folder_without_the_classes_is_passed_over(tmp_path, unlabelled):
+    write_images(tmp_path / "train", {"ant": 3, "bee": 2})
+    write_images(tmp_path / "val", {"ant": 1, "bee": 1}, shape=(9, 9))
+    write_images(tmp_path / "more", {"all": 4})
+    (tmp_path / "test").mkdir()
+    shutil.copytree(
+        tmp_path / "more" / "all", tmp_path / "test" / unlabelled, dirs_exist_ok=True
+    )
+    shutil.rmtree(tmp_path / "more")
+    name = f"folder:{tmp_path}"
+    train, test = load_splits(name)
+    assert (len(train.source), len(test.source)) == (5, 2)
+    assert test.source.read(0)[0].shape == (9, 9, 3)
+    write_images(tmp_path / "Testing", {"ant": 1, "bee": 3})
+    assert len(load_splits(name).test.source) == 4
+
+
+def test_a_fifth_is_set_aside_where_the_only_test_has_no_classes(tmp_path):
+    write_images(tmp_path / "train", {"ant": 6, "bee": 4})
+    write_images(tmp_path, {"test": 3})
+    name = f"folder:{tmp_path}"
+    assert load_dataset(name).classes == ("ant", "bee")
+    train, test = load_splits(name)
+    assert (len(train.source), len(test.source)) == (8, 2)
+    assert contents(load_dataset(name)) == sorted(contents(train) + contents(test))
+
+
+def test_hidden_files_and_folders_are_skipped_at_every_level(tmp_path):
+    root = write_images(tmp_path / ".sets" / "set", {"ant": 2, "bee": 2})
+    clean = contents(load_dataset(f"folder:{root}"))
+    for where in (root, root / "ant"):
+        for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
+            shutil.copytree(root / "bee", where / name)
+    shutil.copy(root / "bee" / "0.png", root / "ant" / "._0.png")
+    (root / "ant" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    data = load_dataset(f"folder:{root}")
+    assert data.classes == ("ant", "bee") and contents(data) == clean
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        ("jfif", "jpeg"),
+        ("JPE", "jpeg"),
+        ("jp2", "jpeg2000"),
+        ("tga", "tga"),
+        ("pcx", "pcx"),
+        ("ico", "ico"),
+        ("pbm", "ppm"),
+        ("dat", "png"),
+        ("jpg", "png"),
+        ("", "webp"),
+    ],
+)
+def test_images_count_by_their_content(tmp_path, suffix, form):
+    root = write_images(tmp_path / "set", {"ant": 2, "bee": 2, "crab": 2}, (32, 32))
+    for file in (root / "bee").iterdir():
+        to = file.with_suffix(f".{suffix}" if suffix else "")
+        picture = Image.open(file)
+        file.unlink()
+        picture.save(to, form)
+    data = load_dataset(f"folder:{root}")
+    assert data.classes == ("ant", "bee", "crab") and len(data.source) == 6
+    assert [data.source.read(i)[1] for i in range(6)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_is_no_image_is_passed_over_in_a_class(tmp_path):
+    root = write_images(tmp_path / "set", {"ant": 2, "bee": 2})
+    clean = contents(load_dataset(f"folder:{root}"))
+    others = {
+        "notes.txt": b"P3 is the best of them",  # begins as a picture in PPM does
+        "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        "features.h5": b"\x89HDF\r\n\x1a\n" + bytes(600),
+        "film.mpg": b"\x00\x00\x01\xb3" + bytes(20),
+        "empty": b"",
+    }
+    for name, content in others.items():
+        (root / "bee" / name).write_bytes(content)
+    assert contents(load_dataset(f"folder:{root}")) == clean
+    (root / "bee" / "photo.HEIC").write_bytes(b"\0\0\0\x20ftypheic" + bytes(20))
+    with pytest.raises(InputError, match=r"1 of 5 images cannot be read.*photo\.HEIC"):
+        load_dataset(f"folder:{root}")
+
+
+def test_a_class_without_an_image_is_named(tmp_path):
+    root = write_images(tmp_path / "set", {"ant": 2, "crab": 2})
+    write_images(root, {"bee": 0})
+    (root / "bee" / "image.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(InputError, match=f"{root}: no image .* is in bee; .* remove"):
+        load_dataset(f"folder:{root}")
+
+
+def test_the_folder_inside_is_named_where_it_has_the_classes(tmp_path):
+    write_images(tmp_path / "train", {"ant": 2, "bee": 2})
+    with pytest.raises(
+        InputError, match=f"classes; found .*of folder:{tmp_path}/train"
+    ):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def grey(shape=(5, 7)):
+    """Eight bits that stand for all levels, and the same picture in RGB."""
+    levels = rng(4).integers(0, 256, shape, dtype=np.uint8)
+    levels[0, :2] = 0, 255
+    return levels, np.repeat(levels[..., None], 3, axis=-1)
+
+
+def write_grey(path, form):
+    """Write the levels of :func:`grey` with more than eight bits."""
+    levels, _ = grey()
+    wide = levels.astype(np.uint16) * 257
+    size = f"{wide.shape[1]} {wide.shape[0]}"
+    if form == "big-endian.tif":
+        picture = Image.frombytes("I;16B", wide.shape[::-1], wide.astype(">u2"))
+        picture.save(path)
+    elif form == "white-is-zero.tif":
+        Image.fromarray(65535 - wide).save(path, tiffinfo={262: 0})
+    elif form.endswith("pgm"):
+        largest = int(form.split(".")[0])
+        pixels = np.rint(levels * (largest / 255)).astype(">u2")
+        path.write_bytes(f"P5 {size} {largest}\n".encode() + pixels.tobytes())
+    else:
+        Image.fromarray(wide).save(path)
+
+
+@pytest.mark.parametrize(
+    "form",
+    "png tif jp2 big-endian.tif white-is-zero.tif 65535.pgm 4095.pgm".split(),  # noqa: SIM905
+)
+def test_sixteen_bits_give_the_pixels_of_eight(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    write_grey(path, form)
+    np.testing.assert_array_equal(decode(path), grey()[1])
+
+
+def test_sixteen_bits_are_rounded(tmp_path):
+    wide = np.array([[0, 128, 129, 385, 386, 40000, 65406, 65407, 65535]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "x.png")
+    expected = [0, 0, 1, 1, 2, 156, 254, 255, 255]  # of v / 257
+    assert decode(tmp_path / "x.png")[0, :, 1].tolist() == expected
+
+
+def test_a_folder_of_sixteen_bits_equals_that_of_eight(tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        for bits in ("8", "16"):
+            (tmp_path / bits / name).mkdir(parents=True)
+        levels = rng(label).integers(0, 256, (9, 9), dtype=np.uint8)
+        Image.fromarray(levels).save(tmp_path / "8" / name / "x.png")
+        wide = levels.astype(np.uint16) * 257
+        Image.fromarray(wide).save(tmp_path / "16" / name / "x.png")
+    eight, sixteen = (load_dataset(f"folder:{tmp_path / bits}") for bits in ("8", "16"))
+    assert contents(eight) == contents(sixteen)
+    assert (eight.mean, eight.std) == (sixteen.mean, sixteen.std)
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.float32, "F"), (np.int32, "I")])
+def test_pixels_of_unknown_range_are_refused(tmp_path, dtype, mode):
+    root = write_images(tmp_path / "set", {"ant": 2, "bee": 2})
+    Image.fromarray(grey()[0].astype(dtype)).save(root / "bee" / "x.tif")
+    message = rf"bee/x\.tif .*unknown range, Pillow's mode {mode}; save it with 8 or 16"
+    with pytest.raises(InputError, match=message):
+        load_dataset(f"folder:{root}")
+
+
+@pytest.mark.parametrize("form", ["png", "tif", "jpg"])
+def test_folders_are_turned_upright_and_encoded_images_are_not(tmp_path, form):
+    root = write_images(tmp_path / "set", {"ant": 1, "bee": 0})
+    pixels = rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        path = root / "bee" / f"{orientation}.{form}"
+        Image.fromarray(pixels).save(path, exif=exif)
+    source = load_dataset(f"folder:{root}").source
+    for orientation in range(1, 9):
+        path = root / "bee" / f"{orientation}.{form}"
+        with Image.open(path) as picture:
+            expected = np.asarray(ImageOps.exif_transpose(picture))
+        assert expected.shape == ((4, 6, 3) if orientation < 5 else (6, 4, 3))
+        np.testing.assert_array_equal(source.read(orientation)[0], expected)
+        if form != "tif":  # Pillow turns these itself; TFDS has none.
+            assert decode(path.read_bytes()).shape == (4, 6, 3)
+
+
+def test_datasets_of_one_colour_are_refused(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9), (7, 8, 9)).save(tmp_path / "set" / name / "0.png")
+    message = r"all pixels of the 2 images .* same colour, RGB \[7, 8, 9\]"
+    with pytest.raises(InputError, match=message):
+        load_dataset(f"folder:{tmp_path / 'set'}")
+    path = save_npz(tmp_path / "a.npz", **GOOD)
+    with pytest.raises(InputError, match=r"all pixels of the 4 images .* \[0, 0, 0\]"):
+        load_dataset(f"npz:{path}")
+    Image.new("RGB", (9, 9), (7, 8, 10)).save(tmp_path / "set" / "bee" / "0.png")
+    assert load_dataset(f"folder:{tmp_path / 'set'}").num_classes == 2
+
+
+def arrays(names, counts=(12, 4, 6), shape=(8, 8), classes=3):
+    """Arrays of splits, named after ``{}_images``, with the labels 0, 1, 2, 0, ..."""
+    found = {}
+    for seed, (images, labels) in enumerate(names):
+        pixels = rng(seed).integers(0, 256, (counts[seed], *shape), dtype=np.uint8)
+        found |= {images: pixels, labels: np.arange(counts[seed]) % classes}
+    return found
+
+
+MEDMNIST = [(f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")]
+KERAS = [("x_train", "y_train"), ("x_test", "y_test")]
+
+
+@pytest.mark.parametrize(
+    ("names", "tested"),
+    [(MEDMNIST, 2), (MEDMNIST[:2], 1), (KERAS, 1)],
+    ids=["medmnist", "medmnist without test", "keras"],
+)
+def test_archives_have_splits_of_medmnist_and_keras(tmp_path, names, tested):
+    stored = arrays(names)
+    for _, labels in names:
+        stored[labels] = stored[labels][:, None]
+    name = f"npz:{save_npz(tmp_path / 'a.npz', **stored)}"
+    searched, (train, test) = load_dataset(name), load_splits(name)
+    for data, part in ((searched, 0), (train, 0), (test, tested)):
+        images, labels = (stored[key] for key in names[part])
+        assert data.num_classes == 3 and data.mean == searched.mean
+        assert len(data.source) == len(images)
+        for row in range(len(images)):
+            image, label = data.source.read(row)
+            np.testing.assert_array_equal(image, images[row][..., None].repeat(3, -1))
+            assert label == labels[row, 0]
+
+
+def test_an_archive_with_training_images_only_is_split(tmp_path):
+    stored = arrays(KERAS[:1], counts=(10,)) | {"x_test": np.zeros((3, 8, 8), np.uint8)}
+    name = f"npz:{save_npz(tmp_path / 'a.npz', **stored)}"
+    train, test = load_splits(name)
+    assert (len(train.source), len(test.source)) == (8, 2)
+    assert contents(load_dataset(name)) == sorted(contents(train) + contents(test))
+
+
+def test_a_test_label_that_the_training_lacks_is_refused(tmp_path):
+    stored = arrays(KERAS)
+    stored["y_test"][0] = 3
+    name = f"npz:{save_npz(tmp_path / 'a.npz', **stored)}"
+    assert load_dataset(name).num_classes == 3
+    with pytest.raises(InputError, match="'y_test' has the labels 3, which 'y_train'"):
+        load_splits(name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, bool])
+def test_one_hot_labels_are_taken(tmp_path, dtype):
+    stored = arrays([("images", "labels")])
+    labels = stored["labels"].tolist()
+    stored["labels"] = np.eye(3, dtype=dtype)[labels]
+    data = load_dataset(f"npz:{save_npz(tmp_path / 'a.npz', **stored)}")
+    assert data.num_classes == 3
+    assert [data.source.read(i)[1] for i in range(12)] == labels
+    stored["labels"][0] = 1
+    path = save_npz(tmp_path / "b.npz", **stored)
+    with pytest.raises(InputError, match=r"'labels' is \[12, 3\], but not one-hot"):
+        load_dataset(f"npz:{path}")
+
+
+GAPS = {
+    "got 3 different labels, 1, 2, 3. They count from 1: subtract 1": [1, 2, 3],
+    "0, 1, 255. Where 255 marks images without a class, leave out": [0, 1, 255],
+    "-1, 0, 1. Where -1 marks images without a class, leave out": [-1, 0, 1],
+    "100, 200, 1000000000. Number them anew with np.unique": [100, 200, 10**9],
+    "0, 2. Number them anew with np.unique": [0, 2],
+    "got 12 different labels, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, ...": range(5, 17),
+}
+
+
+@pytest.mark.parametrize("message", GAPS)
+def test_labels_with_gaps_are_refused_with_what_to_do(tmp_path, message):
+    stored = arrays([("images", "labels")])
+    labels = np.resize(list(GAPS[message]), 12)
+    path = save_npz(tmp_path / "a.npz", **{**stored, "labels": labels})
+    with pytest.raises(InputError) as error:
+        load_dataset(f"npz:{path}")
+    assert str(error.value).startswith(f"{path}: 'labels' must number the classes")
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["cifar", "folder:", "npz:", ""])

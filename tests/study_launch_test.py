@@ -1,6 +1,7 @@
 """The commands of the study, on a space of nine networks in a file of its own."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -165,3 +166,19 @@ def test_every_quick_proxy_scores_a_sample(name, capsys, tmp_path):
     assert message is None, message
     rows = (tmp_path / "scores.csv").read_text().splitlines()
     assert rows[0].split(",") == ["genotype", *names] and len(rows) == 3
+
+
+def test_the_classes_of_a_folder_are_printed_and_stored(capsys, tmp_path):
+    helpers.write_images(tmp_path / "train", {"bee": 5, "ant": 4})
+    helpers.write_images(tmp_path / "valid", {"bee": 1, "ant": 1})
+    images, output = f"--dataset=folder:{tmp_path}", f"--output_dir={tmp_path / 'run'}"
+    args = (*SPACE, "--networks=sample:1", images, output)
+    message, out = run_command(capsys, score, *args)
+    assert message is None, message
+    first, second, *_ = out.splitlines()
+    assert first.startswith("runs on     ") and second == "classes     2: ant, bee"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert config["classes"] == ["ant", "bee"] and config["num_images"] == 9
+    run_command(capsys, score, *args[:-2], "--dataset=digits", output, "--overwrite")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert config["dataset"] == "digits" and "classes" not in config

@@ -2,7 +2,13 @@
 
 from zcpt_jax.data._augment import CropAndFlip, ResizedCropFlipJitter
 from zcpt_jax.data._dataset import Augment, Crops, Dataset, Source
-from zcpt_jax.data._load import KNOWN, Splits, load_dataset, load_splits
+from zcpt_jax.data._load import (
+    KNOWN,
+    Splits,
+    load_dataset,
+    load_splits,
+    load_test_images,
+)
 from zcpt_jax.data._tfds import TFDS
 
 __all__ = [
@@ -17,4 +23,5 @@ __all__ = [
     "Splits",
     "load_dataset",
     "load_splits",
+    "load_test_images",
 ]

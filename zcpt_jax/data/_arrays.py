@@ -1,7 +1,4 @@
-"""Datasets that fit into memory: ``npz:FILE`` and the embedded ``digits``."""
-
-import zipfile
-from pathlib import Path
+"""Datasets that fit into memory, of which the embedded ``digits`` is one."""
 
 import numpy as np
 
@@ -26,17 +23,29 @@ class ArraySource:
         return self.images[index], int(self.labels[index])
 
 
-def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+def channel_statistics(
+    images: np.ndarray, what: str
+) -> tuple[list[float], list[float]]:
     """Compute each channel's mean and standard deviation in [0, 1].
 
     Args:
       images: uint8 ``[N, H, W, 3]``.
+      what: description of the dataset, for the message of an error.
+
+    Raises:
+      InputError: if all pixels of all images have the same colour.
     """
     levels = np.arange(256) / 255
     counts = np.zeros((3, 256))
     for image in images:  # Histograms avoid a float copy of all images.
         for channel in range(3):
             counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
+    if (counts > 0).sum() == 3:  # One level in each channel.
+        raise InputError(
+            f"{what}: all pixels of the {len(images)} images that were read have the "
+            f"same colour, RGB {counts.argmax(axis=1).tolist()}; nothing can be learnt "
+            "from them. Check how the images were written"
+        )
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
     std = np.maximum(np.sqrt(np.maximum(share @ levels**2 - mean**2, 0)), 1e-3)
@@ -56,78 +65,7 @@ def load_digits(image_size: int) -> Dataset:
     digits = load()
     small = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.stack([fit(np.stack([d] * 3, axis=-1), image_size) for d in small])
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(images, "digits")
     source = ArraySource(images, digits.target)
     augment = CropAndFlip(image_size, flip=False)
     return Dataset("digits", source, 10, image_size, mean, std, augment)
-
-
-def load_npz(path: str, image_size: int) -> Dataset:
-    """Load the dataset ``npz:FILE`` from arrays ``images`` and ``labels``.
-
-    Args:
-      path: NumPy archive with ``images`` ``[N, H, W]``, ``[N, H, W, 1]`` or
-        ``[N, H, W, 3]``, uint8 (or floats in [0, 1]), and integer ``labels`` ``[N]``.
-      image_size: height and width to which images are resized.
-
-    Raises:
-      InputError: if the file is missing, damaged or holds something else.
-    """
-    images, labels = _read_npz(path)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
-        raise InputError(
-            f"{path}: 'images' must be [N, H, W], [N, H, W, 1] or [N, H, W, 3], "
-            f"got {list(images.shape)}"
-        )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: 'labels' must be {len(images)} integers, got {labels.dtype} "
-            f"{list(labels.shape)}"
-        )
-    if images.dtype != np.uint8:
-        if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
-            raise InputError(
-                f"{path}: 'images' must be uint8, or floats in [0, 1]; got "
-                f"{images.dtype} from {images.min()} to {images.max()}"
-            )
-        images = np.round(images * 255).astype(np.uint8)
-    images = np.broadcast_to(images, (*images.shape[:3], 3))
-    classes = np.unique(labels)
-    if len(classes) < 2 or classes[0] < 0:
-        raise InputError(
-            f"{path}: 'labels' must hold at least two classes, counted from 0; "
-            f"got {classes[:10].tolist()}"
-        )
-    mean, std = channel_statistics(images)
-    return Dataset(
-        f"npz:{path}",
-        ArraySource(images, labels),
-        int(classes[-1]) + 1,
-        image_size,
-        mean,
-        std,
-        CropAndFlip(image_size),
-    )
-
-
-def _read_npz(path: str) -> tuple[np.ndarray, np.ndarray]:
-    if not Path(path).is_file():
-        raise InputError(f"npz dataset {path} does not exist")
-    try:
-        with Path(path).open("rb") as file, np.load(file) as archive:
-            missing = {"images", "labels"} - set(archive.files)
-            if missing:
-                raise InputError(
-                    f"{path} has no array {' and no array '.join(sorted(missing))}; it "
-                    f"has {sorted(archive.files)}. Save it with np.savez(FILE, "
-                    "images=..., labels=...)"
-                )
-            return archive["images"], archive["labels"]
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a readable .npz archive ({error}); it may be cut off"
-        ) from error

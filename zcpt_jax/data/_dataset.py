@@ -73,6 +73,21 @@ class _Rows:
 
 
 @dataclass(frozen=True)
+class _Relabelled:
+    """Source with other labels: ``labels[old]`` is the new one."""
+
+    source: Source
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        image, label = self.source.read(index)
+        return image, self.labels[label]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled images with the augmentation and normalisation of minibatches.
 
@@ -84,6 +99,7 @@ class Dataset:
       mean: mean of each channel, with images in [0, 1].
       std: standard deviation of each channel, with images in [0, 1].
       augment: random crop, flip, ... to ``image_size``.
+      classes: names of the classes in the order of labels, or empty where unknown.
     """
 
     name: str
@@ -93,6 +109,7 @@ class Dataset:
     mean: Sequence[float]
     std: Sequence[float]
     augment: Augment
+    classes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -133,6 +150,29 @@ class Dataset:
             for rows in np.split(order, [count])
         )
         return first, second
+
+    def with_classes(self, classes: Sequence[str]) -> "Dataset":
+        """Number the classes as another dataset does, by their names.
+
+        Args:
+          classes: names of the classes in the order of the wanted labels.
+
+        Raises:
+          InputError: if this dataset has a class that is not among them.
+        """
+        unknown = [name for name in self.classes if name not in classes]
+        if unknown:
+            raise InputError(
+                f"{self.name} has the class {unknown[0]!r}, which is none of "
+                f"{', '.join(classes)}"
+            )
+        labels = [list(classes).index(name) for name in self.classes]
+        return dataclasses.replace(
+            self,
+            source=_Relabelled(self.source, labels),
+            num_classes=len(classes),
+            classes=tuple(classes),
+        )
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw a minibatch of distinct images, augmented and normalised.

@@ -1,13 +1,13 @@
 """Loading of datasets by name, for searching and for training and testing."""
 
 import dataclasses
-from pathlib import Path
 from typing import NamedTuple
 
-from zcpt_jax.data._arrays import load_digits, load_npz
+from zcpt_jax.data._arrays import load_digits
 from zcpt_jax.data._augment import CropAndFlip
 from zcpt_jax.data._dataset import Dataset
-from zcpt_jax.data._folder import load_folder, load_folders
+from zcpt_jax.data._folder import load_folder, load_folder_splits
+from zcpt_jax.data._npz import load_npz, load_npz_splits
 from zcpt_jax.data._tfds import TFDS, load_tfds
 from zcpt_jax.types import InputError
 
@@ -15,6 +15,7 @@ _DEFAULT_SIZE = 32
 _TRAIN_SHARE = 0.8
 KNOWN = ("digits", *TFDS, "folder:PATH", "npz:FILE")
 """The forms that a dataset's name can take."""
+_WITH_SPLITS = {"folder": load_folder_splits, "npz": load_npz_splits}
 
 
 def load_dataset(
@@ -25,6 +26,9 @@ def load_dataset(
     whole: bool = False,
 ) -> Dataset:
     """Load the dataset of that name.
+
+    Folders and archives may be divided into splits, as :func:`load_splits` describes;
+    of these the training images are loaded.
 
     Args:
       name: one of the forms in :data:`KNOWN`.
@@ -63,11 +67,13 @@ def load_splits(
 ) -> Splits:
     """Load the training and test images of a dataset.
 
-    TFDS datasets have both; the test images of ImageNet are its validation split. A
-    folder may have sub-folders ``train`` and ``test`` (or ``val``), each with the
-    classes. All other datasets are shuffled, always in the same order, and one fifth of
-    the images become test images. Characters (``digits``, ``svhn_cropped``) are not
-    mirrored, although the published search mirrors SVHN.
+    TFDS datasets have both; the test images of ImageNet are its validation split.
+    Folders and archives may have both: a folder ``train`` beside one of ``test``,
+    ``testing``, ``valid``, ``val`` and ``validation``, in any case of letters and each
+    with the classes; arrays ``train_images`` and ``test_images``, or ``x_train`` and
+    ``x_test``, with their labels. All other datasets are shuffled, always in the same
+    order, and one fifth of the images become test images. Characters (``digits``,
+    ``svhn_cropped``) are not mirrored, although the published search mirrors SVHN.
 
     Args:
       name: one of the forms in :data:`KNOWN`.
@@ -82,11 +88,37 @@ def load_splits(
     _check_size(image_size)
     if name in TFDS:
         return _tfds_splits(name, data_dir, image_size)
-    folders = _train_and_test(name)
-    if folders is None:
+    kind, _, path = name.partition(":")
+    if kind not in _WITH_SPLITS or not path:
         return _fifths(load_dataset(name, data_dir, image_size))
-    train, test = folders
-    return Splits(*load_folders(str(train), str(test), image_size or _DEFAULT_SIZE))
+    train, test = _WITH_SPLITS[kind](path, image_size or _DEFAULT_SIZE)
+    return _fifths(train) if test is None else Splits(train, test)
+
+
+def load_test_images(
+    name: str, data_dir: str | None = None, image_size: int | None = None
+) -> Dataset:
+    """Load images to test a network on that was trained on others.
+
+    Args:
+      name: one of the forms in :data:`KNOWN`.
+      data_dir: folder of the TFDS datasets; ignored for other datasets.
+      image_size: height and width in pixels; by default the dataset's own.
+
+    Returns:
+      The test images of a dataset that has some, otherwise all of its images.
+
+    Raises:
+      InputError: as :func:`load_splits`.
+    """
+    _check_size(image_size)
+    if name in TFDS:
+        return _tfds_splits(name, data_dir, image_size).test
+    kind, _, path = name.partition(":")
+    if kind not in _WITH_SPLITS or not path:
+        return load_dataset(name, data_dir, image_size)
+    train, test = _WITH_SPLITS[kind](path, image_size or _DEFAULT_SIZE)
+    return train if test is None else test
 
 
 def _check_size(image_size: int | None) -> None:
@@ -100,19 +132,6 @@ def _tfds_splits(name: str, data_dir: str | None, image_size: int | None) -> Spl
         plain = CropAndFlip(train.image_size, flip=False)
         train = dataclasses.replace(train, augment=plain)
     return Splits(train, load_tfds(name, data_dir, image_size, "test"))
-
-
-def _train_and_test(name: str) -> tuple[Path, Path] | None:
-    """Training and test sub-folder of ``folder:PATH``, or None without such folders."""
-    kind, _, path = name.partition(":")
-    if kind != "folder" or not path:
-        return None
-    train = Path(path, "train")
-    tests = [Path(path, test) for test in ("test", "val") if Path(path, test).is_dir()]
-    if not tests or not train.is_dir():
-        return None
-    divided = any(entry.is_dir() for entry in train.iterdir())
-    return (train, tests[0]) if divided else None
 
 
 def _fifths(dataset: Dataset) -> Splits:

@@ -20,20 +20,7 @@ from zcpt_jax.types import InputError, Space, Variables, digest
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
 _WEIGHTS_DIGEST = "weights_sha256"
-# Types of the entries of network.json that are not text.
-_KINDS = {
-    "options": dict,
-    "num_classes": int,
-    "image_size": int,
-    "mean": list,
-    "std": list,
-}
-_SAID = {
-    str: "text",
-    dict: "an object",
-    int: "a whole number",
-    list: "three positive numbers",
-}
+_WHOLE = (int, "a whole number")
 
 
 @dataclass(frozen=True)
@@ -51,6 +38,7 @@ class NetworkFile:
       std: standard deviation of each channel that images are divided by.
       space_file: digest of the file that defines the space, None for a space of this
         package.
+      classes: names of the classes in the order of the logits, empty where unknown.
     """
 
     space: str
@@ -62,6 +50,7 @@ class NetworkFile:
     mean: Sequence[float]
     std: Sequence[float]
     space_file: str | None = None
+    classes: Sequence[str] = dataclasses.field(default_factory=list)
 
     def module(self, own: "OwnSpace | None" = None, *, auxiliary: bool = False) -> Any:
         """Build the network.
@@ -199,19 +188,31 @@ def _read_record(folder: Path) -> tuple[NetworkFile, str]:
             "network there with launch/retrain.py"
         )
     for name, value in fields.items():
-        kind = _KINDS.get(name, str)
-        good = isinstance(value, kind) or (name == "space_file" and value is None)
-        if kind is list:
-            good = good and len(value) == 3 and all(type(v) is float for v in value)
-            least = 0.0 if name == "mean" else np.nextafter(0.0, 1.0)
-            good = good and all(least <= v < np.inf for v in value)
-        if not good:
+        expected = _expected_value(name, value)
+        if expected is not None:
             raise InputError(
-                f"{name!r} in {folder / NETWORK} must be {_SAID[kind]}, got {value!r}; "
+                f"{name!r} in {folder / NETWORK} must be {expected}, got {value!r}; "
                 "restore it from a copy, or run launch/retrain.py again"
             )
     expected_digest = fields.pop(_WEIGHTS_DIGEST)
     return NetworkFile(**fields), expected_digest
+
+
+def _expected_value(name: str, value: Any) -> str | None:
+    """Say what an entry must be, None if it is that."""
+    if name in ("options", "num_classes", "image_size"):
+        kind, expected = (dict, "an object") if name == "options" else _WHOLE
+        return None if type(value) is kind else expected
+    if name in ("mean", "std"):
+        least = 0.0 if name == "mean" else np.nextafter(0.0, 1.0)
+        numbers = isinstance(value, list) and all(type(v) is float for v in value)
+        good = numbers and len(value) == 3 and all(least <= v < np.inf for v in value)
+        return None if good else "three positive numbers"
+    if name == "classes":
+        names = isinstance(value, list) and all(isinstance(v, str) for v in value)
+        return None if names else "a list of names"
+    missing = name == "space_file" and value is None
+    return None if missing or isinstance(value, str) else "text"
 
 
 def load_checkpoint(

@@ -222,6 +222,7 @@ def _settings(
         "image_size": dataset.image_size,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        **({"classes": list(dataset.classes)} if dataset.classes else {}),
         **recipe,
     }
 
