@@ -33,6 +33,8 @@ BAD = {
     "needs a column 'arch_str' .or arch, genotype, .*columns are 'name', 'acc'": (
         "name,acc\nx,1\n"
     ),
+    "'', 'acc'; if the one without a name holds genotypes, name it": ",acc\n|a|,9\n",
+    "line 2: acc of x is '1_0', not a number": "arch,acc\nx,1_0\n",
     "at least one column of accuracies; its columns are 'arch_str'": "arch_str\nx\n",
     "at least one column of accuracies; params are none by their names": (
         "arch,params\nx,1\ny,2\n"
@@ -109,6 +111,7 @@ SAME = {
     "Excel's separator line": b"sep=;\r\n" + SEMICOLONS.encode(),
     "spaces in the header": ROWS.replace("arch,acc", "arch, acc ").encode(),
     "percent said": ROWS.replace("acc", "acc [%]").encode(),
+    "percent signs": ROWS.replace("93.5", "93.5%").replace("25", "25 %").encode(),
     "percent in brackets": ROWS.replace("acc", "acc (%)").encode(),
     "quoted": ROWS.replace("arch,acc", '"arch","acc"').encode(),
     "arch_str": ROWS.replace("arch", "arch_str").encode(),
@@ -147,9 +150,10 @@ def test_fractions_are_taken_as_percent_with_one_warning(tmp_path, values):
     assert column(table, "top1") == {"x": 0.5, "y": 50}
 
 
-def test_low_accuracies_in_percent_can_be_told_from_fractions(tmp_path):
+@pytest.mark.parametrize("text", ["acc [%]\nx,0.5\ny,1", "acc\nx,0.5%\ny,1%"])
+def test_low_accuracies_in_percent_can_be_told_from_fractions(tmp_path, text):
     path = tmp_path / "table.csv"
-    path.write_text("arch,acc [%]\nx,0.5\ny,1\n")
+    path.write_text(f"arch,{text}\n")
     assert column(load_table(str(path)), "acc") == {"x": 0.5, "y": 1}
 
 

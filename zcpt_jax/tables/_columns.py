@@ -25,7 +25,7 @@ _DATASET = re.compile(r"cifar|imagenet|svhn|.*mnist")
 _NEVER_PART = re.compile(r"param|flop|latenc|loss|madd")
 _NEVER = re.compile(
     r".*times?|macs?|errors?|err|std|stdev|stddev|deviation|variance|var|size|memory"
-    r"|energy|ranks?|regret|seconds|secs?|ms|lr"
+    r"|energy|intensity|ranks?|regret|seconds|secs?|ms|lr"
 )
 _ALONE = re.compile(
     r"epochs?|seeds?|steps?|index|idx|id|runs?|number|layers|depth|width"
@@ -66,6 +66,7 @@ class Column:
       name: header, without a mark of percent.
       marked: whether the header is marked as percent.
       comma: whether numbers have a decimal comma.
+      signed: whether a number has a percent sign.
       values: numbers, NaN where there is none.
       text: row and field of the first that is neither a number nor missing.
       gap: row and field of the first that is missing.
@@ -74,6 +75,7 @@ class Column:
     name: str
     marked: bool = False
     comma: bool = False
+    signed: bool = False
     values: array = field(default_factory=lambda: array("d"))
     text: tuple[int, str] | None = None
     gap: tuple[int, str] | None = None
@@ -88,13 +90,20 @@ class Column:
         """Append a field."""
         value = math.nan
         try:
-            value = float(text.replace(",", ".") if self.comma else text)
+            value = self._number(text)
         except ValueError:
             if self.text is None and text.strip().lower() not in _MISSING:
                 self.text = (len(self.values), text)
         if self.gap is None and math.isnan(value):
             self.gap = (len(self.values), text)
         self.values.append(value)
+
+    def _number(self, text: str) -> float:
+        if text.endswith("%"):
+            text, self.signed = text[:-1], True
+        if "_" in text:  # Python's own way to group digits.
+            raise ValueError("digits are grouped")
+        return float(text.replace(",", ".") if self.comma else text)
 
     def is_index(self) -> bool:
         """Return whether the column numbers the rows, or is empty."""
@@ -218,8 +227,8 @@ def _without_accuracies(
 
 
 def _as_percent(path: str, accuracies: Numbers, columns: Sequence[Column]) -> Numbers:
-    marked = {column.name for column in columns if column.marked}
-    fractions = [n for n, v in accuracies.items() if n not in marked and v.max() <= 1]
+    percent = {column.name for column in columns if column.marked or column.signed}
+    fractions = [n for n, v in accuracies.items() if n not in percent and v.max() <= 1]
     if fractions:
         warnings.warn(
             f"table {path}: {', '.join(fractions)}: all values lie in 0 to 1 and are "

@@ -146,6 +146,8 @@ def _key(path: str, header: Sequence[str]) -> int:
         )
     if not found or len(header) < 2:
         shown = ", ".join(map(repr, header))[:200] or "none"
+        if "" in header:
+            shown += f"; if the one without a name holds genotypes, name it {_KEY}"
         raise InputError(
             f"table {path} needs a column {_KEY!r} (or {', '.join(_KEYS[1:])}) and at "
             f"least one column of accuracies; its columns are {shown}"
