@@ -136,7 +136,7 @@ def sort_columns(rows: Rows, columns: Sequence[Column]) -> tuple[Numbers, Number
     """Sort columns into accuracies in percent and other numbers; text is left out.
 
     Warns of columns that are taken as fractions, and of those that are set aside for
-    their values.
+    some of their values only.
 
     Raises:
       InputError: if a column of accuracies has a field that is none, or there is no
@@ -241,11 +241,13 @@ def _as_percent(path: str, accuracies: Numbers, columns: Sequence[Column]) -> Nu
 
 
 def _warn_of(rows: Rows, aside: list[tuple[Column, int]]) -> None:
-    if aside:
-        listed = ", ".join(
-            f"{column.name} ({column.values[row]} in line {rows.lines[row]})"
-            for column, row in aside
-        )
+    """Warn of columns that may be accuracies with a few mistakes."""
+    listed = ", ".join(
+        f"{column.name} ({column.values[row]} in line {rows.lines[row]})"
+        for column, row in aside
+        if 2 * sum(0 <= value <= 100 for value in column.values) > len(rows.lines)
+    )
+    if listed:
         warnings.warn(
             f"table {rows.path}: not taken as accuracies in percent, since values lie "
             f"outside 0 to 100: {listed}",

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from zcpt_jax.types import InputError
 _KEY = "arch_str"
 _KEYS = (_KEY, "arch", "genotype", "architecture")
 _SEPARATORS = ",;\t"
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def parse_csv(path: str, text: str) -> Table:
@@ -91,11 +93,13 @@ def _separator(text: str) -> tuple[str, str, int]:
     if len(said) == 5 and said.startswith("sep="):
         return said[4], text[len(head) + 1 :], 2
     start, number = 0, 1
-    for line in io.StringIO(text[: 1 << 20], newline=""):
-        if line.strip(" \t\r\n,;"):
+    line = ""
+    for match in _LINE.finditer(text):
+        line = match[0].strip()
+        if line.strip(_SEPARATORS + " "):
+            start = match.start()
             break
-        start, number = start + len(line), number + 1
-    line = io.StringIO(text[start : start + (1 << 20)], newline=None).readline()
+        number += 1
 
     def fit(separator: str) -> tuple[bool, int]:
         names = [name.strip().strip('"').lower() for name in line.split(separator)]
@@ -108,8 +112,9 @@ def _lines(
     path: str, text: str, separator: str, first: int
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and fields of each line that is not blank."""
-    stream = io.StringIO(text, newline="")
-    reader = csv.reader(stream, delimiter=separator, strict=True)
+    # Line by line, since io.StringIO would hold four bytes for each character.
+    split = (match[0] for match in _LINE.finditer(text))
+    reader = csv.reader(split, delimiter=separator, strict=True)
     number = first
     try:
         for fields in reader:

@@ -163,7 +163,7 @@ def read_text(path: str) -> str:
         ) from error
 
 
-def _read(path: str, stream: object, packed: int | None) -> bytes:
+def _read(path: str, stream: object, packed: int | None) -> bytearray:
     """Read a stream to its end in pieces, whose sum is limited."""
     most = _MOST_TEXT
     if packed is not None:
@@ -177,4 +177,4 @@ def _read(path: str, stream: object, packed: int | None) -> bytes:
                 f"table {path} {what} more than {most:,} bytes of text; that is not a "
                 "table of accuracies, and the rest was not read"
             )
-    return bytes(data)
+    return data
