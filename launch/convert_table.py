@@ -41,7 +41,9 @@ def main(argv: list[str]) -> None:
             source, lambda done, total: bar.update("reading", done, total, name)
         )
     save_table(table, target)
-    print(f"{target}: {len(table.rows):,} rows, columns {', '.join(table.columns)}")
+    others = f"; no accuracies: {', '.join(table.others)}" if table.others else ""
+    listed = f"columns {', '.join(table.columns)}{others}"
+    print(f"{target}: {len(table.rows):,} rows, {listed}")
 
 
 def _check_output(target: str) -> None:

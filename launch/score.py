@@ -208,7 +208,13 @@ def _compare(
     missing = next((key for key in keys if key not in table.rows), None)
     if missing is not None:
         raise InputError(f"table {_TABLE.value} has no row for {missing}")
-    accuracy = table.columns[column][[table.rows[key] for key in keys]]
+    numbers, unit = table.columns.get(column), " %"
+    if numbers is None:
+        numbers, unit = table.others[column], ""
+    accuracy = numbers[[table.rows[key] for key in keys]]
+    if not np.isfinite(accuracy).all():
+        gap = keys[int(np.argmin(np.isfinite(accuracy)))]
+        raise InputError(f"table {_TABLE.value} has no {column} of {gap}")
     print(
         f"rank correlation with {column}: Spearman, Kendall; the network it ranks first"
     )
@@ -216,16 +222,18 @@ def _compare(
     for proxy, values in zip(proxies, scores.T, strict=True):
         signed[proxy.name] = proxy.signed(values)
         best = int(np.nanargmax(signed[proxy.name]))
+        reached = f"{accuracy[best]:.2f}{unit}"
         rank = 1 + int((accuracy > accuracy[best]).sum())
         print(
             f"{proxy.name:<20} {spearman(signed[proxy.name], accuracy):6.3f}  "
-            f"{kendall(signed[proxy.name], accuracy):6.3f}   {accuracy[best]:.2f} %, "
+            f"{kendall(signed[proxy.name], accuracy):6.3f}   {reached}, "
             f"rank {rank:,} of {len(accuracy):,}: {networks.genotypes[best]}"
         )
     title = f"{space.name}, {dataset.name}: {len(accuracy):,} networks"
     from zcpt_jax.analysis.figures import draw_scores  # Needs Matplotlib.
 
-    draw_scores(folder / _FIGURE, signed, accuracy, column, title)
+    label = f"{column}, %" if unit else column
+    draw_scores(folder / _FIGURE, signed, accuracy, label, title)
     print(f"figure      {folder / _FIGURE}")
 
 
@@ -243,9 +251,10 @@ def _column(table: Table | None) -> str:
     if table is None:
         return ""
     column = _COLUMN.value or next(iter(table.columns))
-    if column not in table.columns:
+    names = [*table.columns, *table.others]
+    if column not in names:
         raise InputError(
-            f"--column={column}: the table has the columns {', '.join(table.columns)}"
+            f"--column={column}: the table has the columns {', '.join(names)}"
         )
     return str(column)
 

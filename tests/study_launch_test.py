@@ -93,6 +93,18 @@ def test_scores_of_all_networks_resume_and_are_compared(capsys, tmp_path, table)
     np.testing.assert_allclose(
         found[:, 1:].astype(float), expected[:, 1:].astype(float), rtol=1e-5
     )
+    # Numbers that are no accuracies serve those who name them.
+    more = tmp_path / "more.csv"
+    rows = [f"{name},{row},{99 - row}" for row, name in enumerate(NAMES)]
+    more.write_text("\n".join(["arch_str,params,test", *rows]) + "\n")
+    args = (*args[:-1], f"--table={more}", f"--output_dir={whole}")
+    for extra, column, unit in (
+        ([], "test", True),
+        (["--column=params"], "params", False),
+    ):
+        message, out = run_command(capsys, score, *args, *extra)
+        assert message is None, message
+        assert f"rank correlation with {column}:" in out and (" %," in out) == unit
 
 
 def test_a_list_is_scored_with_weights_of_its_own_or_the_supernets(capsys, tmp_path):

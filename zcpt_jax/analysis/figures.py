@@ -87,7 +87,7 @@ def draw_scores(
     path: Path,
     scores: Mapping[str, np.ndarray],
     accuracy: np.ndarray,
-    column: str,
+    label: str,
     title: str,
 ) -> None:
     """Draw scores against accuracies, with one panel per proxy.
@@ -95,8 +95,8 @@ def draw_scores(
     Args:
       path: path of the picture.
       scores: map from proxy to ``[networks]``, higher is better.
-      accuracy: accuracies in percent, ``[networks]``.
-      column: name of the accuracies.
+      accuracy: accuracies, or other numbers of a table, ``[networks]``.
+      label: label of the accuracies' axis, with the unit.
       title: title above the figure.
     """
     figure = Figure(figsize=(4.2 * len(scores), 4), layout="constrained")
@@ -107,7 +107,7 @@ def draw_scores(
         ax.scatter(values[shown], accuracy[shown], s=3, alpha=0.3, linewidths=0)
         ax.set_title(f"{name}: Spearman {spearman(values, accuracy):.3f}", fontsize=10)
         ax.set_xlabel(name)
-    panels[0].set_ylabel(f"{column}, %")
+    panels[0].set_ylabel(label)
     save(figure, path)
 
 

@@ -122,13 +122,7 @@ class Accuracies:
                 f"{space.name} has {enumeration.size:,} networks; best-acc and avg-acc "
                 f"look all of them up and take spaces of at most {_MOST:,}"
             )
-        self.column = column or next(iter(table.columns))
-        if self.column not in table.columns:
-            raise InputError(
-                f"the table has no column {self.column!r}; it has "
-                f"{', '.join(table.columns)}"
-            )
-        values = table.columns[self.column]
+        self.column, values = table.accuracies(column)
         masks = [enumeration.masks(number) for number in range(enumeration.size)]
         keys = [space.table_key(space.genotype(one)) for one in masks]
         missing = next((key for key in keys if key not in table.rows), None)

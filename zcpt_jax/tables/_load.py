@@ -5,10 +5,11 @@ from pathlib import Path
 
 from zcpt_jax.tables import _nats, _torch
 from zcpt_jax.tables._csv import parse_csv
+from zcpt_jax.tables._foreign import advice_on_folder, check_known, check_zip
 from zcpt_jax.tables._macro import parse_macro
 from zcpt_jax.tables._nasbench101 import load_npz
 from zcpt_jax.tables._nasbench101_records import load_records
-from zcpt_jax.tables._reading import Progress, read_text
+from zcpt_jax.tables._reading import Progress, check_regular, read_head, read_text
 from zcpt_jax.tables._table import Table
 from zcpt_jax.tables._tfrecord import starts_like_tfrecord
 from zcpt_jax.types import InputError
@@ -19,8 +20,12 @@ def load_table(path: str, progress: Progress | None = None) -> Table:
 
     The format is detected from the content:
 
-    * CSV, gzipped or not: a column ``arch_str`` of genotypes; all other columns are
-      accuracies in percent.
+    * CSV, gzipped or not, separated by commas, semicolons or tabs: a column
+      ``arch_str`` (or ``arch``, ``genotype``, ``architecture``) of genotypes, and
+      columns of accuracies in percent. A column of values from 0 to 1 is taken as
+      fractions, with a warning. Columns whose name (``params``, ``val_loss``) or values
+      say that they are no accuracies are in ``others``. With a column ``dataset``,
+      each dataset becomes a column.
     * NAS-Bench-Macro's JSON: ``cifar10_test``, the mean of three runs.
     * NAS-Bench-101's ``nasbench_only108.tfrecord`` and ``nasbench_full.tfrecord``:
       ``cifar10_test`` and ``cifar10_validation`` after 108 epochs, means of the runs;
@@ -45,18 +50,19 @@ def load_table(path: str, progress: Progress | None = None) -> Table:
     """
     if Path(path).is_dir():
         return _load_folder(path, progress)
-    if not Path(path).is_file():
-        raise InputError(f"table {path} does not exist")
-    with Path(path).open("rb") as file:
-        head = file.read(64)
+    check_regular(path)
+    head, unpacked = read_head(path)
+    if not head:
+        raise InputError(f"table {path} is empty: it has 0 bytes")
     if head.startswith(b"PK\x03\x04"):
         return _load_zip(path, progress)
     if head.startswith(_torch.LEGACY_HEAD):
         return _nats.archive_table(path, _torch.load_legacy(path, progress))
-    if head.startswith(b"BZh"):
-        return _nats.load_archive(path, progress)
     if starts_like_tfrecord(head) or path.endswith(".tfrecord"):
         return load_records(path, progress)
+    check_known(path, head, unpacked)
+    if head.startswith(b"BZh"):
+        return _nats.load_archive(path, progress)
     text = read_text(path)
     parse = parse_macro if text.lstrip()[:1] == "{" else parse_csv
     return parse(path, text)
@@ -67,6 +73,7 @@ def _load_folder(path: str, progress: Progress | None) -> Table:
         raise InputError(
             f"table {path} is a folder without {_nats.META}; the only folder that is a "
             "table is NATS-tss-v1_0-3ffb9-simple of NATS-Bench"
+            + advice_on_folder(path, _nats.META)
         )
     return _nats.load_folder(path, progress)
 
@@ -82,4 +89,5 @@ def _load_zip(path: str, progress: Progress | None) -> Table:
         ) from error
     if _torch.pickle_member(names):
         return _nats.archive_table(path, _torch.load_zipped(path, progress))
+    check_zip(path, names)
     return load_npz(path)

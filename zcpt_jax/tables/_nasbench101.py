@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 
+from zcpt_jax.tables import _reading
 from zcpt_jax.tables._table import Table, build_table
 from zcpt_jax.types import InputError
 
@@ -20,8 +21,6 @@ _DAMAGE = (
     MemoryError,
     NotImplementedError,
 )
-# Many times the size of the arrays of all 423,624 graphs.
-_MOST_BYTES = 1 << 30
 
 
 def load_npz(path: str) -> Table:
@@ -60,7 +59,7 @@ def load_npz(path: str) -> Table:
 def _check_size(path: str) -> None:
     with zipfile.ZipFile(path) as archive:
         size = sum(info.file_size for info in archive.infolist())
-    if size > _MOST_BYTES:
+    if size > _reading.MOST_ARRAY_BYTES:
         raise InputError(
             f"table {path} unpacks to {size:,} bytes; it is not a table of accuracies"
         )

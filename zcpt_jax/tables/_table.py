@@ -1,7 +1,7 @@
 """Tables of accuracies, and the ranks of genotypes in them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,10 +37,33 @@ class Table:
     Attributes:
       rows: row index of each genotype.
       columns: accuracies in percent, ``[rows]``, by column name.
+      others: numbers that are no accuracies, such as ``params``, ``[rows]``, by column
+        name. They have no ranks, and serve only those who ask for them by name.
     """
 
     rows: Mapping[str, int]
     columns: Mapping[str, np.ndarray]
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def accuracies(self, column: str | None = None) -> tuple[str, np.ndarray]:
+        """Return a column's name and its accuracies in percent, ``[rows]``.
+
+        Args:
+          column: name of the column; by default the first.
+
+        Raises:
+          InputError: if the table has no such column, or it holds no accuracies.
+        """
+        name = column or next(iter(self.columns))
+        if name in self.columns:
+            return name, self.columns[name]
+        listed = ", ".join(self.columns)
+        if name in self.others:
+            raise InputError(
+                f"the table's column {name!r} holds no accuracies in percent; columns "
+                f"that do: {listed}"
+            )
+        raise InputError(f"the table has no column {name!r}; it has {listed}")
 
     def ranks(
         self, genotype: str, among: Collection[str] | None = None
@@ -84,7 +107,6 @@ def build_table(
     path: str,
     keys: Sequence[str],
     columns: Mapping[str, np.ndarray],
-    bounds: tuple[float, float] = (0.0, 100.0),
 ) -> Table:
     """Check the content of a file and build a table from it.
 
@@ -92,11 +114,10 @@ def build_table(
       path: path of the file, for error messages.
       keys: genotype of each row.
       columns: accuracies in percent, ``[rows]``, by column name.
-      bounds: lowest and highest allowed value.
 
     Raises:
       InputError: if there are no rows, a key occurs twice, or a value is not a number
-        within ``bounds``.
+        from 0 to 100.
     """
     if not keys:
         raise InputError(f"table {path} has no rows")
@@ -105,7 +126,7 @@ def build_table(
         twice = next(key for row, key in enumerate(keys) if rows[key] != row)
         raise InputError(f"table {path} has more than one row for {twice}")
     for name, values in columns.items():
-        bad = ~np.isfinite(values) | (values < bounds[0]) | (values > bounds[1])
+        bad = ~((values >= 0) & (values <= 100))
         if bad.any():
             row = int(bad.argmax())
             raise InputError(
