@@ -164,7 +164,10 @@ def _space(genotype: str) -> Space:
     file = find_genotype_file(genotype)
     if file is None or flags.FLAGS["space"].present:
         return _command.load_space(_SPACE.value, _OPTIONS.value)
-    name = load_genotype(file).space
+    try:
+        name = load_genotype(file).space
+    except InputError:  # A text with a genotype of the default space, or no genotype.
+        return _command.load_space(_SPACE.value, _OPTIONS.value)
     if name not in SPACES:  # A file must not choose the code that runs.
         raise InputError(
             f"the genotype file {file} is of the space {name!r}, which is not one of "

@@ -318,7 +318,7 @@ MALFORMED = {
         "malformed",
     ),
     "code as starred": (f"Genotype(*[{CODE}])", "malformed"),
-    "code as function": (f"({CODE}).Genotype()", "not a call of Genotype"),
+    "code as function": (f"({CODE}).Genotype()", "fields must be normal"),
     "code after": (f"{DARTS_V2}; {CODE}", "not one expression"),
     "code in a comprehension": (f"Genotype([{CODE} for x in [1]])", "malformed"),
     "code in a default": (f"Genotype(lambda x={CODE}: x)", "malformed"),
@@ -331,7 +331,10 @@ MALFORMED = {
         f"Genotype([], normal=[], {'x=1'})",
         "unexpected argument normal",
     ),
-    "arguments too many": ("Genotype(1, 2, 3, 4, 5)", "not a call of Genotype"),
+    "arguments too many": (
+        "Genotype(1, 2, 3, 4, 5)",
+        "it has 5 arguments without a name",
+    ),
     "no argument": ("Genotype()", "fields must be normal"),
     "a huge range": (
         DARTS_V2.replace("[2, 3, 4, 5]", "range(10**12)"),

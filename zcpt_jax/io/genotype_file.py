@@ -15,6 +15,8 @@ from zcpt_jax.types import InputError, Space
 GENOTYPE = "genotype.json"
 """Name of the genotype file in a run directory."""
 
+_LONGEST = 20_000  # Bytes of a file with a genotype written out.
+
 
 @dataclass(frozen=True)
 class GenotypeFile:
@@ -140,6 +142,9 @@ def find_genotype_file(text: str) -> Path | None:
 
 
 def _from_file(path: Path, space: Space) -> str:
+    written = _written_out(path, space)
+    if written is not None:
+        return written
     record = load_genotype(path)
     if record.space != space.name:
         raise InputError(
@@ -147,6 +152,16 @@ def _from_file(path: Path, space: Space) -> str:
             f"not of {space.name}"
         )
     return space.parse(record.genotype)
+
+
+def _written_out(path: Path, space: Space) -> str | None:
+    """Genotype of a text or Python file that holds one, None for other files."""
+    if path.name == GENOTYPE or path.stat().st_size > _LONGEST:
+        return None
+    try:
+        return space.parse(path.read_text())
+    except (InputError, OSError, UnicodeDecodeError):
+        return None
 
 
 def _shortened(text: str) -> str:

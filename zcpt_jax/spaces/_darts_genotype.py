@@ -78,6 +78,14 @@ def _cell(
     candidates: Sequence[Sequence[str]],
     text: str,
 ) -> Cell:
+    if isinstance(pairs, list | tuple) and all(
+        isinstance(two, list | tuple)
+        and len(two) == 2
+        and all(isinstance(edge, list | tuple) for edge in two)
+        for two in pairs
+    ):
+        # Some code bases nest the two edges of a node.
+        pairs = [edge for two in pairs for edge in two]
     if not isinstance(pairs, list | tuple) or len(pairs) != 8:
         raise _malformed(space, text, f"{group} must list 8 edges, two a node")
     edges = []
@@ -109,21 +117,41 @@ def _cell(
 def _read(text: str, space: str) -> Any:
     try:
         if text.lstrip().startswith("{"):
-            return parse_json(text)
-        return _read_literal(text)
+            fields = _read_dict(text)
+        else:
+            fields = _read_literal(_literals.find_call(text, "Genotype") or text)
     except (ValueError, RecursionError) as error:
         raise _malformed(space, text, str(error)) from error
+    # GDAS's record has fields that are None for a cell of DARTS's kind.
+    return {k: v for k, v in fields.items() if k in _FIELDS or v is not None}
+
+
+def _read_dict(text: str) -> dict[str, Any]:
+    """Read a JSON object or a Python dict."""
+    try:
+        fields = parse_json(text)
+    except json.JSONDecodeError as error:
+        try:
+            node = _literals.parse_expression(text)
+        except ValueError:
+            node = None
+        if not isinstance(node, ast.Dict) or None in node.keys:
+            raise ValueError(str(error)) from error
+        keys = [_literals.literal(key) for key in node.keys if key is not None]
+        fields = dict(zip(keys, map(_value, node.values), strict=True))
+    if not isinstance(fields, dict):
+        raise ValueError("it is no object")
+    return fields
 
 
 def _read_literal(text: str) -> dict[str, Any]:
     call = _literals.parse_expression(text)
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "Genotype"
-        or len(call.args) + len(call.keywords) > len(_FIELDS)
-    ):
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise ValueError("not a call of Genotype")
+    if call.func.id != "Genotype":
+        raise ValueError("not a call of Genotype")
+    if len(call.args) > len(_FIELDS):
+        raise ValueError(f"it has {len(call.args)} arguments without a name")
     fields = dict(zip(_FIELDS, map(_value, call.args), strict=False))
     for keyword in call.keywords:
         if keyword.arg is None or keyword.arg in fields:
@@ -134,6 +162,14 @@ def _read_literal(text: str) -> dict[str, Any]:
 
 def _value(node: ast.expr) -> Any:
     """Value of a literal, or of a ``range`` of literal integers from 0 to 99."""
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("list", "tuple")
+        and len(node.args) == 1
+        and not node.keywords
+    ):
+        return list(_value(node.args[0]))
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

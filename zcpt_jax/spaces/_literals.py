@@ -1,6 +1,7 @@
 """Parsing of Python literals, as papers print them, without executing anything."""
 
 import ast
+import re
 import warnings
 from typing import Any
 
@@ -39,3 +40,24 @@ def literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from error
+
+
+def find_call(text: str, name: str) -> str | None:
+    """Find the only call of a name at the end of a text, such as a line of a log.
+
+    Returns:
+      The call's text from its name to its closing parenthesis, or None if the name is
+      not called exactly once, or if anything follows the call.
+    """
+    if len(text) > _LONGEST:
+        return None
+    starts = [found.start() for found in re.finditer(rf"\b{name}\s*\(", text)]
+    if len(starts) != 1:
+        return None
+    depth = 0
+    for place in range(starts[0], len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0 and text[place] == ")":
+            last = not text[place + 1 :].strip()
+            return text[starts[0] : place + 1] if last else None
+    return None

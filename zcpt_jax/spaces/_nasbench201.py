@@ -30,6 +30,20 @@ OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
 EDGE_NAMES = tuple(f"{node}<-{source}" for node, source in EDGES)
 GROUP = "cell"
+_LONGEST = 1000  # Characters of a genotype, with all that may be around it.
+
+# NASLib's numbers of operations, in its order of edges.
+_NASLIB_OPS = (
+    "skip_connect",
+    "none",
+    "nor_conv_3x3",
+    "nor_conv_1x1",
+    "avg_pool_3x3",
+)
+_NASLIB_EDGES = ((1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2))
+_NASLIB_FORM = re.compile(
+    r"\s*(?:naslib:)?\s*[(\[]?\s*([0-4](?:\s?,\s?[0-4]){5})\s*[)\]]?\s*"
+)
 _KERNEL_SIZE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 Candidates = tuple[tuple[str, ...], ...]
@@ -125,18 +139,39 @@ def _format_ops(ops: Sequence[str]) -> str:
     return "+".join(nodes.values())
 
 
+def _plain(text: str) -> str:
+    """The architecture string within the notations of other code bases.
+
+    These are NASLib's six numbers, and the string in quotes, in a list, with blanks
+    around its plus signs, in ``Structure(4 nodes with ...)`` or in a line of a log.
+    """
+    numbers = _NASLIB_FORM.fullmatch(text)
+    if numbers:
+        codes = map(int, re.findall(r"\d", numbers[1]))
+        ops = dict(zip(_NASLIB_EDGES, codes, strict=True))
+        return _format_ops([_NASLIB_OPS[ops[edge]] for edge in EDGES])
+    start, end = text.find("|"), text.rfind("|") + 1
+    return re.sub(r" *\+ *", "+", text[start:end]) if start >= 0 else text
+
+
 def _parse_ops(text: str) -> list[str]:
+    if len(text) > _LONGEST:
+        raise InputError(
+            f"a NAS-Bench-201 genotype has fewer than {_LONGEST} characters, got "
+            f"{len(text):,}: {text[:60]!r}..."
+        )
+    given, text = text, _plain(text)
     found = re.findall(r"([a-z0-9_]+)~(\d)", text)
     ops = [op for op, _ in found]
     unknown = [op for op in ops if op not in OPS]
     if unknown:
         raise InputError(
-            f"unknown operation {unknown[0]!r} in the NAS-Bench-201 genotype {text!r}; "
-            f"known: {', '.join(OPS)}"
+            f"unknown operation {unknown[0]!r} in the NAS-Bench-201 genotype "
+            f"{given!r}; known: {', '.join(OPS)}"
         )
     if len(ops) != len(EDGES) or _format_ops(ops) != text.strip():
         raise InputError(
-            f"malformed NAS-Bench-201 genotype {text!r}; expected the form "
+            f"malformed NAS-Bench-201 genotype {given!r}; expected the form "
             "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
         )
     return ops
