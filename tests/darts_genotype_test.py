@@ -331,7 +331,7 @@ MALFORMED = {
         f"Genotype([], normal=[], {'x=1'})",
         "unexpected argument normal",
     ),
-    "arguments too many": (
+    "arguments too many": ("Genotype(1, 2, 3, 4, 5)", "5 arguments without a name"),
         "Genotype(1, 2, 3, 4, 5)",
         "it has 5 arguments without a name",
     ),
