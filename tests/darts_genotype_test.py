@@ -332,9 +332,6 @@ MALFORMED = {
         "unexpected argument normal",
     ),
     "arguments too many": ("Genotype(1, 2, 3, 4, 5)", "5 arguments without a name"),
-        "Genotype(1, 2, 3, 4, 5)",
-        "it has 5 arguments without a name",
-    ),
     "no argument": ("Genotype()", "fields must be normal"),
     "a huge range": (
         DARTS_V2.replace("[2, 3, 4, 5]", "range(10**12)"),
