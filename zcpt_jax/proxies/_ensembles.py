@@ -99,7 +99,11 @@ def _together(
     def score(
         apply_fn: ApplyFn, variables: Variables, batch: Batch, masks: Any
     ) -> jax.Array:
-        """Compute the scores ``[M]`` of all members."""
+        """Score a network by all members.
+
+        Returns:
+          float32 ``[M]``, the scores as the members give them.
+        """
         return jnp.stack(
             [jnp.float32(m.score(apply_fn, variables, batch, masks)) for m in members]
         )
