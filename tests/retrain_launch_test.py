@@ -13,7 +13,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from launch import evaluate, retrain
 from tests.helpers import killed, on_cpu, run_command, run_in_two_processes
-from zcpt_jax.data import load_splits
+from zcpt_jax.data import load_test_images
 from zcpt_jax.io.checkpoints import STATES, read_metrics
 from zcpt_jax.training import load_network
 
@@ -130,12 +130,12 @@ def test_other_images_are_normalised_as_the_network_was_trained(
     )
     assert message is None, message
     record, module, variables = load_network(trained[0])
-    source = load_splits(f"npz:{path}", image_size=16).test.source
+    source = load_test_images(f"npz:{path}", image_size=16).source
     images, labels = zip(*(source.read(i) for i in range(len(source))), strict=True)
     images = (np.stack(images) / 255 - record.mean) / record.std
     logits = module.apply(variables, images)
     loss = cross_entropy(logits, np.array(labels)).mean()
-    assert f"loss {loss:.4f} on 12 test images" in printed
+    assert f"loss {loss:.4f} on 60 test images" in printed
 
 
 def test_a_killed_run_goes_on_to_the_same_result(images, trained, tmp_path):
