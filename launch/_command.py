@@ -1,7 +1,6 @@
 """Helpers of the commands: error messages, versions, progress bar, small parsers."""
 
 import importlib.metadata
-import importlib.util
 import platform
 import shlex
 import sys
@@ -15,12 +14,12 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from zcpt_jax.data import Dataset
-from zcpt_jax.io.files import CONFIG, make_folder, open_config
+from zcpt_jax.io.files import CONFIG, open_config
 from zcpt_jax.io.lock import FolderLock, lock_folder
 from zcpt_jax.scoring import memory
 from zcpt_jax.search.operation_scores import Trained
-from zcpt_jax.spaces import get_space
-from zcpt_jax.types import InputError, ScoreError, Space, digest
+from zcpt_jax.spaces import get_space, space_options
+from zcpt_jax.types import InputError, ScoreError, Space
 
 from . import _compilation_cache
 from ._accelerators import first_line
@@ -99,12 +98,15 @@ def no_arguments(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
 
 
-def load_space(name: str, options: Sequence[str]) -> Space:
+def load_space(name: str, options: Sequence[str]) -> tuple[Space, str | None]:
     """Load a space by name, or from a class in the user's file.
 
     Args:
       name: name of a space, or ``FILE.py:CLASS``; the file is executed.
       options: options of the space, such as ``channels=8``.
+
+    Returns:
+      The space, and the digest of the user's file, None for a space of this package.
 
     Raises:
       InputError: if there is no such space or option.
@@ -112,36 +114,17 @@ def load_space(name: str, options: Sequence[str]) -> Space:
     parsed = parse_options(options)
     path, _, attribute = name.rpartition(":")
     if not path:
-        return get_space(name, **parsed)
+        return get_space(name, **parsed), None
     return load_own_space(Path(path), attribute, parsed)
 
 
-def digest_of_space(name: str) -> str | None:
-    """Return the digest of the user's file that defines a space, otherwise None.
-
-    Args:
-      name: name of the space, as for :func:`load_space`.
-    """
-    path = name.rpartition(":")[0]
-    return digest(Path(path).read_bytes()) if path else None
-
-
-def settings_of_data(dataset: Dataset) -> dict[str, Any]:
-    """Return the settings of a dataset that determine a result."""
+def settings_of_space(space: Space, space_file: str | None) -> dict[str, Any]:
+    """Return the settings of a space that determine a result."""
     return {
-        "dataset": dataset.name,
-        "num_images": len(dataset.source),
-        "num_classes": dataset.num_classes,
-        "image_size": dataset.image_size,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        **classes_of(dataset),
+        "space": space.name,
+        "options": space_options(space),
+        "space_file": space_file,
     }
-
-
-def classes_of(dataset: Dataset) -> dict[str, list[str]]:
-    """Return the names of the classes as a setting, if the dataset has names."""
-    return {"classes": list(dataset.classes)} if dataset.classes else {}
 
 
 def print_start(devices: str, dataset: Dataset) -> None:
@@ -177,7 +160,6 @@ def open_folder(
     Raises:
       InputError: if the folder cannot be created, or was made with other settings.
     """
-    make_folder(folder)
     _LOCKS.append(lock_folder(folder))
     if overwrite:
         for name in (CONFIG, progress, *results):
@@ -198,20 +180,6 @@ def load_trained(
     return load_supernet(
         path, space, dataset.num_classes, dataset.image_shape, space_file
     )
-
-
-def require(*packages: str, extra: str) -> None:
-    """Check, before the work, that packages needed at its end are installed.
-
-    Raises:
-      InputError: if one is missing; the message names it and the extra with it.
-    """
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"this needs {package}, which is not installed; "
-                f'run pip install "zcpt_jax[{extra}]"'
-            )
 
 
 def parse_options(items: Sequence[str]) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """Console commands of the installed package, such as ``zcpt-search``."""
 
-import importlib.util
 import runpy
 import sys
+
+from zcpt_jax.types import InputError
+
+from ._packages import require
 
 _TRAIN = ("chex", "orbax", "tensorboardX")
 
 
 def _run(name: str, *packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            sys.exit(
-                f"error: this needs {package}, which is not installed; "
-                'run pip install "zcpt_jax[train]"'
-            )
+    try:
+        require(*packages, extra="train")
+    except InputError as error:
+        sys.exit(f"error: {error}")
     # Run it as the main module, because --help lists the flags of the main module.
     runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from zcpt_jax.spaces import build_space
-from zcpt_jax.types import InputError, Space
+from zcpt_jax.types import InputError, Space, digest
 
 _NEEDED = (
     "name",
@@ -22,13 +22,18 @@ _NEEDED = (
 )
 
 
-def load_own_space(path: Path, attribute: str, options: dict[str, Any]) -> Space:
+def load_own_space(
+    path: Path, attribute: str, options: dict[str, Any]
+) -> tuple[Space, str]:
     """Execute a file and build the space that one of its classes defines.
 
     Args:
       path: Python file.
       attribute: name of the class.
       options: options that differ from the class's defaults.
+
+    Returns:
+      The space, and the digest of the file.
 
     Raises:
       InputError: if the file or the class fails, with the line that failed, or if the
@@ -39,8 +44,9 @@ def load_own_space(path: Path, attribute: str, options: dict[str, Any]) -> Space
     # A private name, so that a file called json.py does not replace another module.
     module = ModuleType(f"_space_of_{path.stem}")
     sys.modules[module.__name__] = module  # Dataclasses look up their module there.
+    source = path.read_bytes()
     with _told(path):
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        exec(compile(source, str(path), "exec"), module.__dict__)
     made = getattr(module, attribute, None)
     if made is None:
         raise InputError(f"--space={path}:{attribute}: {path} defines no {attribute}")
@@ -49,7 +55,7 @@ def load_own_space(path: Path, attribute: str, options: dict[str, Any]) -> Space
         what = f"it has no {missing[0]}" if missing else "it is no class"
         raise InputError(f"--space={path}:{attribute}: no space, as {what}")
     with _told(path):
-        return build_space(made, **options)
+        return build_space(made, **options), digest(source)
 
 
 @contextlib.contextmanager

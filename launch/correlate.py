@@ -32,11 +32,10 @@ from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig  # noqa: E402
 from zcpt_jax.search.edge_orders import get_order  # noqa: E402
 from zcpt_jax.search.operation_scores import Accuracies, Trained  # noqa: E402
-from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import load_table  # noqa: E402
 from zcpt_jax.types import InputError, Proxy, Space, Variables  # noqa: E402
 
-from . import _command, _devices, _flags, _lowering  # noqa: E402
+from . import _command, _devices, _flags, _lowering, _packages  # noqa: E402
 from ._accelerators import runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
@@ -64,21 +63,21 @@ flags.adopt_module_key_flags(_lowering)
 def main(argv: list[str]) -> None:
     """Run the trials that the flags specify, and write tables and a figure."""
     _command.no_arguments(argv)
-    _command.require("matplotlib", extra="report")
+    _packages.require("matplotlib", extra="report")
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
     scorers = [get_method(name) for name in _SCORERS.value]
     seeds = [_seed(text) for text in _SEEDS.value]
     scoring = _flags.read_settings(ScoringConfig, seed=0)
     order = get_order(_ORDER.value)
-    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    space, space_file = _command.load_space(_SPACE.value, _OPTIONS.value)
     if not _TABLE.value:
         raise InputError("--table is needed: the accuracies that scorers are held to")
     table = load_table(_TABLE.value)
     accuracies = Accuracies(space, table, _COLUMN.value)
     dataset = load_dataset(_DATASET.value, _DATA_DIR.value, _IMAGE_SIZE.value)
     dataset.check_batch_size(scoring.batch_size)
-    trained = _trained(space, dataset, scorers)
+    trained = _trained(space, space_file, dataset, scorers)
     held_out = dataset
     if trained is not None:  # Scored on images that its weights were not trained on.
         held_out = load_dataset(
@@ -87,10 +86,8 @@ def main(argv: list[str]) -> None:
     output = _OUTPUT.value or _command.default_output("study", space.name, dataset.name)
     folder = Path(_devices.output_folder(output))
     settings = {
-        "space": space.name,
-        "options": space_options(space),
-        "space_file": _command.digest_of_space(_SPACE.value),
-        **_command.settings_of_data(dataset),
+        **_command.settings_of_space(space, space_file),
+        **dataset.settings(),
         "table": accuracies.digest(),
         "column": accuracies.column,
         "edge_order": order.name,
@@ -140,12 +137,12 @@ def _write(folder: Path, trials: list[Trial], title: str) -> None:
     print(f"figure      {folder / FIGURE}")
 
 
-def _trained(space: Space, dataset: Dataset, scorers: list[Method]) -> Trained | None:
+def _trained(
+    space: Space, space_file: str | None, dataset: Dataset, scorers: list[Method]
+) -> Trained | None:
     if not _SUPERNET.value or all(s.operation.needs != "supernet" for s in scorers):
         return None
-    return _command.load_trained(
-        _SUPERNET.value, space, dataset, _command.digest_of_space(_SPACE.value)
-    )
+    return _command.load_trained(_SUPERNET.value, space, dataset, space_file)
 
 
 def _seed(text: str) -> int:

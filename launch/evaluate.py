@@ -85,8 +85,8 @@ def _own_space() -> OwnSpace | None:
     """The space of ``--space``, if a file of the user's own defines it."""
     if ":" not in _SPACE.value:  # The run says which space of this package it is of.
         return None
-    space = _command.load_space(_SPACE.value, [])
-    return OwnSpace(space, _command.digest_of_space(_SPACE.value) or "")
+    space, digest = _command.load_space(_SPACE.value, [])
+    return OwnSpace(space, digest) if digest else None
 
 
 if __name__ == "__main__":

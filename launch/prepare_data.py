@@ -15,7 +15,7 @@ from absl import flags  # noqa: E402
 from zcpt_jax.data import TFDS, load_dataset  # noqa: E402
 from zcpt_jax.types import InputError  # noqa: E402
 
-from . import _command  # noqa: E402
+from . import _command, _packages  # noqa: E402
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"dataset to prepare, one of {', '.join(TFDS)}"
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     name = _DATASET.value
     if name not in TFDS:
         raise InputError(f"--dataset must be one of {', '.join(TFDS)}; got {name}")
-    _command.require("tensorflow_datasets", extra="data")
+    _packages.require("tensorflow_datasets", extra="data")
     if _prepared(name):
         return
     try:

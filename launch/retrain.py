@@ -21,7 +21,7 @@ if not __package__:  # Run as a file of a checkout.
 import jax  # noqa: E402
 from absl import flags  # noqa: E402
 
-from zcpt_jax.data import load_splits  # noqa: E402
+from zcpt_jax.data import Dataset, load_splits  # noqa: E402
 from zcpt_jax.io.files import read_json, write_atomically  # noqa: E402
 from zcpt_jax.io.genotype_file import (  # noqa: E402
     find_genotype_file,
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     _flags.check_counts(_SAVE_EVERY, _LOG_EVERY, _KEEP, _WORKERS)
     if _GENOTYPE.value is None:
         raise InputError("--genotype is needed: what to train")
-    space = _space(_GENOTYPE.value)
+    space, space_file = _space(_GENOTYPE.value)
     genotype = resolve_genotype(_GENOTYPE.value, space)
     table = load_table(_TABLE.value) if _TABLE.value else None
     with stopwatch.measure("data"):
@@ -96,18 +96,7 @@ def main(argv: list[str]) -> None:
             sharding=sharding,
             workers=_WORKERS.value,
         )
-    record = NetworkFile(
-        space.name,
-        space_options(space),
-        genotype,
-        splits.train.name,
-        splits.train.num_classes,
-        splits.train.image_size,
-        list(splits.train.mean),
-        list(splits.train.std),
-        _command.digest_of_space(_SPACE.value),
-        list(splits.train.classes),
-    )
+    record = _record(space, space_file, genotype, splits.train)
     module = space.evaluation_network(
         genotype, splits.train.num_classes, auxiliary=recipe.auxiliary > 0
     )
@@ -159,7 +148,24 @@ def main(argv: list[str]) -> None:
         print(_finish(output, space, record, outcome, seconds, table))
 
 
-def _space(genotype: str) -> Space:
+def _record(
+    space: Space, space_file: str | None, genotype: str, images: Dataset
+) -> NetworkFile:
+    return NetworkFile(
+        space.name,
+        space_options(space),
+        genotype,
+        images.name,
+        images.num_classes,
+        images.image_size,
+        list(images.mean),
+        list(images.std),
+        space_file,
+        list(images.classes),
+    )
+
+
+def _space(genotype: str) -> tuple[Space, str | None]:
     """Space of ``--space`` if it is given, otherwise that of a genotype file."""
     file = find_genotype_file(genotype)
     if file is None or flags.FLAGS["space"].present:

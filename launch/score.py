@@ -26,11 +26,10 @@ from zcpt_jax.data import Dataset, load_dataset  # noqa: E402
 from zcpt_jax.proxies import PROXIES, get_proxy, jointly  # noqa: E402
 from zcpt_jax.scoring import Evaluator, Execution, ScoringConfig  # noqa: E402
 from zcpt_jax.search.enumeration import Enumeration  # noqa: E402
-from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Masks, Proxy, Space  # noqa: E402
 
-from . import _command, _devices, _flags, _lowering  # noqa: E402
+from . import _command, _devices, _flags, _lowering, _packages  # noqa: E402
 from ._accelerators import runs_on  # noqa: E402
 
 _SPACE, _OPTIONS = _flags.text("space"), _flags.space_options()
@@ -70,12 +69,12 @@ def main(argv: list[str]) -> None:
     _command.no_arguments(argv)
     mesh = _devices.open_mesh()
     form = _lowering.choose(mesh)
-    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    space, space_file = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxies = [_single(name) for name in _PROXY_NAMES.value]
     _flags.check_counts(_NUM_BATCHES)
     config = _flags.read_settings(ScoringConfig, initialisations="one", score_batches=1)
     if _TABLE.value:
-        _command.require("matplotlib", extra="report")
+        _packages.require("matplotlib", extra="report")
     table = load_table(_TABLE.value) if _TABLE.value else None
     column = _column(table)
     networks = _Networks(space, _NETWORKS.value, _SEED.value)
@@ -86,10 +85,8 @@ def main(argv: list[str]) -> None:
     )
     folder = Path(_devices.output_folder(output))
     settings = {
-        "space": space.name,
-        "options": space_options(space),
-        "space_file": _command.digest_of_space(_SPACE.value),
-        **_command.settings_of_data(dataset),
+        **_command.settings_of_space(space, space_file),
+        **dataset.settings(),
         "proxies": [proxy.name for proxy in proxies],
         "weights": _WEIGHTS.value,
         "num_batches": _NUM_BATCHES.value,

@@ -36,7 +36,6 @@ from zcpt_jax.search.operation_scores import (  # noqa: E402
     Trained,
     get_operation_score,
 )
-from zcpt_jax.spaces import space_options  # noqa: E402
 from zcpt_jax.stopwatch import Stopwatch  # noqa: E402
 from zcpt_jax.tables import Table, load_table  # noqa: E402
 from zcpt_jax.types import InputError, Space  # noqa: E402
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> None:
     form = _lowering.choose(mesh)
     stopwatch = Stopwatch()
     stopwatch.add("imports", time.perf_counter() - START)
-    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    space, space_file = _command.load_space(_SPACE.value, _OPTIONS.value)
     proxy, config = get_proxy(_PROXY.value), _flags.read_settings(SearchConfig)
     operation_score = get_operation_score(config.operation_score)
     table = load_table(_TABLE.value) if _TABLE.value else None
@@ -84,12 +83,10 @@ def main(argv: list[str]) -> None:
         max_params=config.max_params,
         max_flops=config.max_flops,
     )
-    evidence = _evidence(operation_score, space, dataset, table)
+    evidence = _evidence(operation_score, space, space_file, dataset, table)
     settings = {
-        "space": space.name,
-        "options": space_options(space),
-        "space_file": _command.digest_of_space(_SPACE.value),
-        **_command.settings_of_data(dataset),
+        **_command.settings_of_space(space, space_file),
+        **dataset.settings(),
         "proxy": proxy.name,
         **dataclasses.asdict(config),
         "evidence": evidence.digest() if evidence else None,
@@ -155,15 +152,17 @@ def _load_dataset(operation_score: OperationScore, batch_size: int) -> Dataset:
 
 
 def _evidence(
-    operation_score: OperationScore, space: Space, dataset: Dataset, table: Table | None
+    operation_score: OperationScore,
+    space: Space,
+    space_file: str | None,
+    dataset: Dataset,
+    table: Table | None,
 ) -> Trained | Accuracies | None:
     """Table or supernet from which the operation score is computed, if not a proxy."""
     if operation_score.needs == "table" and table is not None:
         return Accuracies(space, table)
     if operation_score.needs == "supernet" and _SUPERNET.value:
-        return _command.load_trained(
-            _SUPERNET.value, space, dataset, _command.digest_of_space(_SPACE.value)
-        )
+        return _command.load_trained(_SUPERNET.value, space, dataset, space_file)
     return None
 
 

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     """Train the supernet that the flags specify."""
     _command.no_arguments(argv)
     open_devices()
-    space = _command.load_space(_SPACE.value, _OPTIONS.value)
+    space, space_file = _command.load_space(_SPACE.value, _OPTIONS.value)
     given = _flags.given(_BATCH_SIZE, _EPOCHS, _SAVE_EVERY)
     config = _flags.checked(
         SupernetConfig(seed=_SEED.value, max_steps=_MAX_STEPS.value, **given)
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
                 progress=bar.update,
                 environment=_command.environment(),
                 overwrite=_OVERWRITE.value,
-                space_file=_command.digest_of_space(_SPACE.value),
+                space_file=space_file,
             )
     except Preempted as error:
         print(f"{error}; run the same command again to go on", file=sys.stderr)

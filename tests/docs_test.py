@@ -62,13 +62,15 @@ def test_the_examples_of_readme_run_and_are_short(number, capsys):
 
 
 @pytest.mark.parametrize("page", PRINTED)
-def test_the_examples_of_a_page_run_one_after_another(page, capsys, tmp_path):
+def test_the_examples_of_a_page_run_one_after_another(
+    page, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     codes = examples(PAGES[page])
     assert len(codes) == len(PRINTED[page])
     scope = {"__name__": "__main__"}
     for code, pattern in zip(codes, PRINTED[page], strict=True):
         assert len(lines(code)) < 20
-        code = code.replace("/tmp/", f"{tmp_path.as_posix()}/")
         assert re.search(pattern, run(code, scope, capsys)), code
 
 

@@ -421,7 +421,7 @@ def test_flagfiles_are_valid_and_say_what_they_are(name):
         flags.FLAGS(["search.py", f"--flagfile={path}"])
         command = re.search(r"python (launch)/(\w+)\.py", " ".join(header))
         assert ".".join(command.groups()) in COMMANDS
-        space = _command.load_space(flags.FLAGS.space, flags.FLAGS.space_options)
+        space, _ = _command.load_space(flags.FLAGS.space, flags.FLAGS.space_options)
         if "retrain" in name:  # what it trains is tested in retrain_launch_test.py
             return
         shape = (flags.FLAGS.image_size or 32,) * 2 + (3,)

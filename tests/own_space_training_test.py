@@ -93,5 +93,5 @@ def test_errors_in_a_users_file_are_told_with_their_line(tmp_path, code, expecte
 
 
 def test_a_users_file_replaces_no_module(file):
-    assert _command.load_space(f"{file}:Chain", []).name == "chain"
+    assert _command.load_space(f"{file}:Chain", [])[0].name == "chain"
     assert json.loads("[1]") == [1]

@@ -321,7 +321,7 @@ def test_a_dropped_proposal_says_so():
     row = re.search(r'<tr id=proposal-1 class="dropped">(.*?)</tr>', text)[1]
     assert "dropped: at one of its decisions no score was a usable number" in row
     assert 'href="#decisions-1"' in row and "nan" not in row and "None" not in row
-    assert "Proposal 1, dropped at the decision after these" in text
+    assert "Proposal 1, dropped at the last of these decisions" in text
     assert "Proposal 0<" in text
 
 

@@ -107,6 +107,10 @@ class Perturbation:
     apply: Callable[[Masks, Decision], Masks]
     lowest_stays: bool
 
+    def strengths(self, comparable: np.ndarray) -> np.ndarray:
+        """Turn comparable scores ``[n]`` so that the candidate to keep is highest."""
+        return -comparable if self.lowest_stays else comparable
+
 
 REMOVE = Perturbation("without", removals, lowest_stays=True)
 """Remove each candidate; the one whose removal costs most stays."""

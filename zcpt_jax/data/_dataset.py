@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -115,6 +115,19 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """Shape ``(H, W, C)`` of a batch's images."""
         return (self.image_size, self.image_size, 3)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a dataset adds to the settings that determine a result."""
+        named = {"classes": list(self.classes)} if self.classes else {}
+        return {
+            "dataset": self.name,
+            "num_images": len(self.source),
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            **named,
+        }
 
     def check_batch_size(self, size: int) -> None:
         """Raise InputError unless a minibatch of that size can be drawn."""

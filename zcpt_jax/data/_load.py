@@ -85,13 +85,7 @@ def load_splits(
       InputError: if the name is unknown, or the dataset is missing, damaged, or lacks
         one of the two splits.
     """
-    _check_size(image_size)
-    if name in TFDS:
-        return _tfds_splits(name, data_dir, image_size)
-    kind, _, path = name.partition(":")
-    if kind not in _WITH_SPLITS or not path:
-        return _fifths(load_dataset(name, data_dir, image_size))
-    train, test = _WITH_SPLITS[kind](path, image_size or _DEFAULT_SIZE)
+    train, test = _parts(name, data_dir, image_size)
     return _fifths(train) if test is None else Splits(train, test)
 
 
@@ -111,14 +105,21 @@ def load_test_images(
     Raises:
       InputError: as :func:`load_splits`.
     """
+    train, test = _parts(name, data_dir, image_size)
+    return train if test is None else test
+
+
+def _parts(
+    name: str, data_dir: str | None, image_size: int | None
+) -> tuple[Dataset, Dataset | None]:
+    """Load the training and test images, or all images and None."""
     _check_size(image_size)
     if name in TFDS:
-        return _tfds_splits(name, data_dir, image_size).test
+        return _tfds_splits(name, data_dir, image_size)
     kind, _, path = name.partition(":")
     if kind not in _WITH_SPLITS or not path:
-        return load_dataset(name, data_dir, image_size)
-    train, test = _WITH_SPLITS[kind](path, image_size or _DEFAULT_SIZE)
-    return train if test is None else test
+        return load_dataset(name, data_dir, image_size), None
+    return _WITH_SPLITS[kind](path, image_size or _DEFAULT_SIZE)
 
 
 def _check_size(image_size: int | None) -> None:

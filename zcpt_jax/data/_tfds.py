@@ -150,7 +150,7 @@ def load_tfds(
       name: a key of :data:`TFDS`.
       data_dir: folder of the TFDS datasets; TFDS's default if None.
       image_size: height and width in pixels; the dataset's default if None.
-      part: which images to load.
+      part: images to load.
 
     Raises:
       InputError: if the dataset is not prepared in that folder (the message gives the

@@ -29,7 +29,7 @@ def decision_table(
       lines: its lines of the decisions file.
       colours: CSS class of each operation.
       low_is_strong: whether the lowest score has the strongest colour, or the highest.
-      note: what else the title says, plain text.
+      note: addition to the title, plain text.
     """
     parts, header = [], None
     for line in lines:

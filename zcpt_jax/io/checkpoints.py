@@ -97,7 +97,6 @@ class TrainingFolder:
             configuration, or its ``config.json`` is damaged or missing.
         """
         self.path = Path(path).absolute()  # Orbax accepts no relative paths.
-        make_folder(self.path)
         self._lock = lock_folder(self.path)
         if overwrite:
             self._remove_results()

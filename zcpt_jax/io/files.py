@@ -14,19 +14,20 @@ from zcpt_jax.types import InputError
 CONFIG = "config.json"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file under another name and rename it into place.
 
     Raises:
       InputError: if that fails; a previous file is then unchanged.
     """
+    data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+            dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = file.name
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

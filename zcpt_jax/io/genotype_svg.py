@@ -25,7 +25,7 @@ def draw(drawing: Drawing, colours: Colours | None = None, narrow: bool = False)
     show their name. Edges carry their label in its colour.
 
     Args:
-      drawing: what to draw.
+      drawing: the drawing of a cell.
       colours: CSS class of each operation of the page; by default of the drawing's.
       narrow: whether it must fit a telephone; it then runs from top to bottom if that
         makes it narrower.
@@ -62,7 +62,7 @@ def _size(reach: Sequence[tuple[float, float, float]], above: float) -> str:
 
     Args:
       reach: their centres, and half their widths.
-      above: what stands above nodes.
+      above: height of the text above nodes.
     """
     left = min(x - half for x, _, half in reach) - _MARGIN
     width = max(x + half for x, _, half in reach) + _MARGIN - left

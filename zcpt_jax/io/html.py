@@ -14,7 +14,7 @@ def page(title: str, body: Sequence[str]) -> str:
     """Return a whole page that loads nothing, in the style of all reports.
 
     Args:
-      title: of the browser's tab, plain text.
+      title: title of the browser's tab, plain text.
       body: HTML, part by part.
     """
     return (
@@ -84,7 +84,7 @@ def chip(colour: str, title: str = "") -> str:
 
     Args:
       colour: CSS class of the colour.
-      title: what shows while the pointer is on it.
+      title: text that shows while the pointer is on it.
     """
     hint = f' title="{text(title)}"' if title else ""
     return f'<span class="chip {colour}"{hint}></span>'

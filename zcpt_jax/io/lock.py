@@ -5,6 +5,7 @@ import re
 import weakref
 from pathlib import Path
 
+from zcpt_jax.io.files import make_folder
 from zcpt_jax.types import InputError
 
 try:
@@ -13,7 +14,7 @@ except ModuleNotFoundError:  # Windows has no such locks.
     fcntl = None  # type: ignore[assignment]
 
 # Names that files.write_atomically gives before it renames.
-_LEFTOVER = re.compile(r"\..+\.(json|jsonl|csv|html|damaged)\.[a-z0-9_]{8}")
+_LEFTOVER = re.compile(r"\..+\.(json|jsonl|csv|html|damaged|msgpack)\.[a-z0-9_]{8}")
 
 
 class FolderLock:
@@ -33,20 +34,21 @@ _HELD: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictio
 
 
 def lock_folder(folder: Path) -> FolderLock | None:
-    """Lock a folder for this process.
+    """Create a folder unless it exists, and lock it for this process.
 
     Temporary files that a killed process left there are removed.
 
     Args:
-      folder: path of an existing folder; it gets no file.
+      folder: path of the folder; the lock adds no file to it.
 
     Returns:
       The lock, to be kept while the folder is written to; None where the file system
       has no locks.
 
     Raises:
-      InputError: if another process has locked the folder.
+      InputError: if the folder cannot be created, or another process has locked it.
     """
+    make_folder(folder)
     folder = folder.resolve()
     if fcntl is None:
         return None

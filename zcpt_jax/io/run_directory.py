@@ -24,7 +24,6 @@ from zcpt_jax.io.files import (
     CONFIG,
     append,
     complete_lines,
-    make_folder,
     open_config,
     read_json,
     write_atomically,
@@ -71,7 +70,6 @@ class RunDirectory:
             configuration, or holds damaged files.
         """
         self.path = Path(path)
-        make_folder(self.path)
         self._lock = lock_folder(self.path)
         if overwrite:
             self._remove_results()

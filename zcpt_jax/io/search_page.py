@@ -42,7 +42,7 @@ class Report:
     Attributes:
       title: headline.
       lead: the line below it.
-      genotype: what was found.
+      genotype: the genotype that was found.
       forms: other notations of it.
       operations: names of all operations of the space.
       drawings: its pictures.
@@ -51,10 +51,10 @@ class Report:
       training: the command that trains it.
       proposals: all N proposals, in order.
       decisions: the lines of the run's decisions file.
-      explanation: what the numbers of a decision are.
+      explanation: sentence on the numbers of a decision.
       low_is_strong: whether the lowest of them has the strongest colour, or the
         highest.
-      timings: where the time went.
+      timings: wall time and compiled programs.
       config: name and value of each setting.
       environment: versions, command.
     """
@@ -167,7 +167,7 @@ def _decisions(report: Report, colours: Colours) -> str:
     rows, tables = report.proposals, []
     for index, lines in by_proposal(report.decisions).items():
         dropped = index < len(rows) and rows[index].genotype is None
-        note = ", dropped at the decision after these" if dropped else ""
+        note = ", dropped at the last of these decisions" if dropped else ""
         tables.append(decision_table(index, lines, colours, report.low_is_strong, note))
     return f"<div class=tables>{''.join(tables)}</div>"
 

@@ -14,6 +14,7 @@ from zcpt_jax.io.search_page import ProposalRow, Report, render
 from zcpt_jax.io.timings import Timings
 from zcpt_jax.nn.size import count_flops, count_params, describe
 from zcpt_jax.search import SearchResult
+from zcpt_jax.search.decision_rule import compare_together
 from zcpt_jax.search.operation_scores import OperationScore
 from zcpt_jax.spaces import space_options
 from zcpt_jax.tables import Table, TableRank
@@ -35,12 +36,12 @@ def write_outcome(
     Args:
       run: the run directory.
       space: the space that was searched.
-      proxy: what it was searched with.
-      operation_score: how.
-      dataset: what it was searched on.
-      result: what was found.
-      timings: where the time went, earlier runs included.
-      table: accuracies to look the genotype up in.
+      proxy: the proxy of the search.
+      operation_score: the operation score that decided.
+      dataset: the dataset of the search.
+      result: the result of the search.
+      timings: wall time and compiled programs, earlier runs included.
+      table: table of accuracies that has the genotype.
 
     Returns:
       The summary, a few lines of text.
@@ -146,12 +147,9 @@ def _comparable(line: dict[str, Any], proxy: Proxy) -> dict[str, Any]:
     """Return a decision with one number a candidate: an ensemble's combined."""
     if proxy.combine is None or not line["scores"]:
         return line
-    parts = [np.asarray(scores) for scores in line["scores"].values()]
-    if parts[0].ndim == 1:  # random search scores by no proxy
+    if np.ndim(next(iter(line["scores"].values()))) == 1:  # scored by no proxy
         return line
-    together = proxy.comparable(np.concatenate(parts))
-    split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])
-    return {**line, "scores": dict(zip(line["scores"], split, strict=True))}
+    return {**line, "scores": compare_together(line["scores"], proxy.comparable)}
 
 
 def _method(config: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Settings of scoring: those that determine scores, and those of execution."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,10 +45,6 @@ class ScoringConfig:
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-
-    def replace(self, **changes: object) -> "ScoringConfig":
-        """Return a copy with other values of some fields."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

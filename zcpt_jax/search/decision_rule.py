@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,22 @@ class DecisionRule:
 
     def strengths(self, scores: Array) -> np.ndarray:
         """Convert scores to ``[n]``, where the candidate to keep has the highest."""
-        comparable = self.comparable(scores)
-        return -comparable if self.perturbation.lowest_stays else comparable
+        return self.perturbation.strengths(self.comparable(scores))
+
+
+def compare_together(
+    scores: Mapping[str, Array], comparable: Callable[[Array], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Make the scores of several decisions comparable, all with each other.
+
+    Args:
+      scores: map from the name of a decision to the raw scores of its candidates.
+      comparable: function as in :class:`DecisionRule`.
+    """
+    parts = [np.asarray(part) for part in scores.values()]
+    together = comparable(np.concatenate(parts))
+    split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])
+    return dict(zip(scores, split, strict=True))
 
 
 def keep_best(
@@ -81,8 +95,8 @@ def keep_best(
             "ignored",
             stacklevel=2,
         )
-    worth = -scores if perturbation.lowest_stays else scores
-    order = np.argsort(np.where(usable, -worth, np.inf), kind="stable").tolist()
+    strengths = perturbation.strengths(scores)
+    order = np.argsort(np.where(usable, -strengths, np.inf), kind="stable").tolist()
     for choice in itertools.combinations(order[: usable.sum()], keep):
         if permits(sorted(choice)):
             return sorted(choice)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zcpt_jax import masks as mask_algebra
-from zcpt_jax.search.decision_rule import DecisionRule, keep_best
+from zcpt_jax.search.decision_rule import DecisionRule, compare_together, keep_best
 from zcpt_jax.search.edge_orders import EdgeOrder
 from zcpt_jax.search.memory import DecisionRecord, Memory, NoMemory
 from zcpt_jax.types import Decision, Masks, Phase, ScoreError
@@ -241,10 +241,7 @@ class _Run:
 
     def _comparable(self, found: _Scores) -> _Scores:
         """Make a proposal's scores comparable; an ensemble compares all together."""
-        parts = list(found.values())
-        together = self.rule.comparable(np.concatenate(parts))
-        split = np.split(together, np.cumsum([len(part) for part in parts])[:-1])
-        return dict(zip(found, split, strict=True))
+        return compare_together(found, self.rule.comparable)
 
     def _record(
         self,

@@ -20,7 +20,12 @@ from zcpt_jax.types import InputError, Space, Variables, digest
 
 NETWORK, WEIGHTS = "network.json", "network.msgpack"
 _WEIGHTS_DIGEST = "weights_sha256"
-_WHOLE = (int, "a whole number")
+_KINDS = {
+    "options": (dict, "an object"),
+    "num_classes": (int, "a whole number"),
+    "image_size": (int, "a whole number"),
+}
+"""Types of entries that are neither text nor lists, and their names."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +126,7 @@ def save_network(
     """
     kept = _without_head(record, variables, own)
     data = serialization.msgpack_serialize(kept)
-    temporary = folder / f".{WEIGHTS}"
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(folder / WEIGHTS)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {folder / WEIGHTS}: {error.strerror}"
-        ) from error
+    write_atomically(folder / WEIGHTS, data)
     fields = {**dataclasses.asdict(record), _WEIGHTS_DIGEST: digest(data)}
     write_atomically(folder / NETWORK, json.dumps(fields, indent=2) + "\n")
 
@@ -200,8 +197,8 @@ def _read_record(folder: Path) -> tuple[NetworkFile, str]:
 
 def _expected_value(name: str, value: Any) -> str | None:
     """Say what an entry must be, None if it is that."""
-    if name in ("options", "num_classes", "image_size"):
-        kind, expected = (dict, "an object") if name == "options" else _WHOLE
+    if name in _KINDS:
+        kind, expected = _KINDS[name]
         return None if type(value) is kind else expected
     if name in ("mean", "std"):
         least = 0.0 if name == "mean" else np.nextafter(0.0, 1.0)

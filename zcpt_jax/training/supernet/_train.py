@@ -216,13 +216,7 @@ def _settings(
         del recipe[name]
     return {
         **_space_settings(space, space_file),
-        "dataset": dataset.name,
-        "num_images": len(dataset.source),
-        "num_classes": dataset.num_classes,
-        "image_size": dataset.image_size,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        **({"classes": list(dataset.classes)} if dataset.classes else {}),
+        **dataset.settings(),
         **recipe,
     }
 
